@@ -1,0 +1,67 @@
+"""Lines of a run's metrics.jsonl: one a pretraining interval, one an interaction update."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from fabula_proto.base import Message
+
+
+class PretrainMetrics(Message):
+    """Next-word prediction over one logging interval."""
+
+    phase: Literal["pretrain"] = "pretrain"
+    run: str
+    step: int = Field(ge=1, description="Optimiser steps taken so far.")
+    words_seen: int = Field(ge=0, description="Whitespace words seen so far, repetitions counted.")
+    tokens_seen: int = Field(ge=0)
+    loss: float = Field(description="Mean cross-entropy in nats per token over the interval.")
+    learning_rate: float
+    tokens_per_s: float = Field(ge=0.0)
+    seconds: float = Field(ge=0.0, description="Length of the interval.")
+
+
+class StepMetrics(Message):
+    """One PPO update. Means over stories or over response tokens, as each field says; each is defined once."""
+
+    phase: Literal["interact"] = "interact"
+    run: str
+    step: int = Field(ge=0, description="Update, from 0.")
+    policy_version: int = Field(ge=0, description="Updates the writing policy had seen; equals step at lag 0.")
+    # stories and verdicts
+    stories: int = Field(ge=1)
+    verdicts_ok: int = Field(ge=0)
+    verdicts_failed: int = Field(ge=0, description="Failed and refused verdicts; these stories are masked out.")
+    score_mean: float = Field(description="Mean total of ok verdicts (paper's rubric: 0-9).")
+    criteria_mean: dict[str, float] = Field(description="Mean level of each criterion over ok verdicts.")
+    reward_mean: float = Field(description="Mean story reward, length bonus included, before KL.")
+    story_words_mean: float = Field(description="Whitespace words the student wrote, mean over stories.")
+    story_tokens_mean: float = Field(description="Response tokens, end token included, mean over stories.")
+    ended_share: float = Field(ge=0.0, le=1.0, description="Share of stories that ended themselves with </s>.")
+    # PPO
+    kl_mean: float = Field(
+        description="KL(policy || reference) estimate k1, summed over tokens, mean over stories; nats."
+    )
+    kl_coefficient: float = Field(ge=0.0, description="Coefficient used in this update.")
+    entropy_mean: float = Field(
+        description="Entropy of the next-token distribution, mean over tokens, first pass; nats."
+    )
+    policy_loss: float = Field(description="Clipped surrogate loss, mean over passes and tokens.")
+    value_loss: float
+    approx_kl: float = Field(description="0.5 * mean (new logp - old logp)^2, mean over passes.")
+    clip_fraction: float = Field(ge=0.0, le=1.0)
+    value_clip_fraction: float = Field(ge=0.0, le=1.0)
+    ratio_first_pass: float = Field(description="Mean probability ratio of the first pass; 1 where all is right.")
+    explained_variance: float = Field(description="1 - Var(returns - values) / Var(returns), over tokens.")
+    gradient_norm: float = Field(ge=0.0, description="Mean over passes, before any clipping.")
+    passes_skipped: int = Field(ge=0, description="Minibatch passes skipped by the ratio threshold.")
+    # words, by the ledger, cumulative
+    words_prompt: int = Field(ge=0)
+    words_teacher: int = Field(ge=0)
+    words_student: int = Field(ge=0)
+    words_spent: int = Field(ge=0, description="Prompt and teacher words: what the word budget counts.")
+    # time
+    write_s: float = Field(ge=0.0)
+    wait_for_teacher_s: float = Field(ge=0.0)
+    learn_s: float = Field(ge=0.0)
+    seconds: float = Field(ge=0.0)

@@ -1,0 +1,1 @@
+"""The services of Fabula and the `fabula` command that runs them together."""

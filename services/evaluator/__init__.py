@@ -1,0 +1,1 @@
+"""The evaluator: measures every checkpoint and shows what a run gained."""

@@ -1,0 +1,1 @@
+"""The student trainer: pretrains a small language model and lets it learn from a teacher's verdicts."""

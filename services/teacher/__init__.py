@@ -1,0 +1,1 @@
+"""The teacher: judges stories by a rubric, over HTTP and from the queue."""
