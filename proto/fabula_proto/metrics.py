@@ -40,12 +40,10 @@ class StepMetrics(Message):
     ended_share: float = Field(ge=0.0, le=1.0, description="Share of stories that ended themselves with </s>.")
     # PPO
     kl_mean: float = Field(
-        description="KL(policy || reference) estimate k1, summed over tokens, mean over stories; nats."
+        description="KL(policy || reference), estimate k1: sum over tokens, mean over stories; nats."
     )
     kl_coefficient: float = Field(ge=0.0, description="Coefficient used in this update.")
-    entropy_mean: float = Field(
-        description="Entropy of the next-token distribution, mean over tokens, first pass; nats."
-    )
+    entropy_mean: float = Field(description="Entropy of the next-token distribution, token mean, first pass; nats.")
     policy_loss: float = Field(description="Clipped surrogate loss, mean over passes and tokens.")
     value_loss: float
     approx_kl: float = Field(description="0.5 * mean (new logp - old logp)^2, mean over passes.")

@@ -95,9 +95,7 @@ class Verdict(Message):
     coverage: Probability | None = Field(
         default=None, description="Probability mass the judge put on valid answers before normalising; rules: 1."
     )
-    flags: tuple[str, ...] = Field(
-        default=(), description="What looks like an attempt to please the judge, if anything."
-    )
+    flags: tuple[str, ...] = Field(default=(), description="What looks like an attempt to please the judge.")
     reason: str | None = Field(default=None, description="Why there are no numbers; only on failed and refused.")
 
     @model_validator(mode="after")
