@@ -1,0 +1,1 @@
+"""Judges: one protocol, one package or file each."""
