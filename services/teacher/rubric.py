@@ -30,7 +30,7 @@ class Criterion(BaseModel):
 
 
 class Rubric(BaseModel):
-    """A versioned rubric. Everything that can change a verdict is in it, so its hash is part of the teacher's identity."""
+    """A versioned rubric. Whatever can change a verdict is in it; its hash is part of the identity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
