@@ -106,6 +106,9 @@ class RewardSettings(_Settings):
 class InteractSettings(_Settings):
     """Learning from the teacher's verdicts."""
 
+    start: str | None = Field(
+        default=None, description="Pretraining checkpoint to start from: a name, or a folder; none means the last."
+    )
     prompt: str = "Let me tell you a long, magical tale. Once upon a time, in a faraway land,"
     word_budget: int = Field(
         default=1_000_000, gt=0, description="Words of input: the prompt once, the teacher's words."
@@ -116,6 +119,7 @@ class InteractSettings(_Settings):
     max_new_tokens: int = Field(default=90, ge=1)
     temperature: float = Field(default=1.0, gt=0)
     checkpoint_every_words: int = Field(default=100_000, gt=0)
+    save_every_s: float = Field(default=300.0, gt=0, description="Seconds between saves of the resume point.")
     max_failed_share: float = Field(default=0.1, ge=0, le=1, description="Past it the run stops, its state saved.")
     verdict_timeout_s: float = Field(default=600.0, gt=0, description="Longest wait for the teacher within a step.")
     reward: RewardSettings = RewardSettings()

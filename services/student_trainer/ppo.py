@@ -41,6 +41,7 @@ class Experience:
     advantages_BT: Tensor  # whitened over the batch
     returns_BT: Tensor  # from advantages before whitening
     prompt_tokens: int
+    kl_B: Tensor  # logp - reference logp summed over the story's tokens, in nats
     kl_per_story: float
     entropy: float
 
@@ -96,6 +97,7 @@ def gather_experience(
         advantages_BT=masked_whiten(advantages_BT, mask_BT),
         returns_BT=returns_BT,
         prompt_tokens=prompt_tokens,
+        kl_B=kl_B,
         kl_per_story=float(masked_mean(kl_B, usable_B)),
         entropy=float(masked_mean(entropy_BT, mask_BT)),
     )
@@ -146,8 +148,10 @@ class _Pass:
 
 
 def _minibatches(experience: Experience, settings: PPOSettings, generator: torch.Generator) -> Iterator[Tensor]:
-    """Row indices of each minibatch. One minibatch: all rows in order, the same shapes as when they were scored, so that
-    the first ratio is exactly 1. Several: stories with a usable verdict, shuffled.
+    """Row indices of each minibatch.
+
+    One minibatch: all rows in order, in the shapes in which they were scored, so that the first ratio is exactly 1.
+    Several: stories with a usable verdict, shuffled.
     """
     size = settings.minibatch_size or len(experience.mask_BT)
     if size >= len(experience.mask_BT):

@@ -1,0 +1,104 @@
+"""`python -m services.student_trainer`: pretrain, interact, or both, in a run folder that holds a run.yaml."""
+
+import os
+import signal
+import sys
+import threading
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXIT_USAGE, EXIT_FAILED, EXIT_STOPPED = 2, 3, 130
+
+app = typer.Typer(
+    help="The student trainer. RUN_DIR holds run.yaml (see `fabula up`); everything a run makes is kept there.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class ProgressStyle(StrEnum):
+    """How progress is shown."""
+
+    TTY = "tty"
+    PLAIN = "plain"
+
+
+RunDir = Annotated[Path, typer.Argument(help="Folder of the run; its name is the run's name.", show_default=False)]
+RedisUrl = Annotated[
+    str | None, typer.Option(envvar="FABULA_REDIS_URL", help="Queue to the teacher, such as redis://localhost:6379/0.")
+]
+Style = Annotated[
+    ProgressStyle | None, typer.Option("--progress", help="tty rewrites a line in place, plain prints lines.")
+]
+
+
+@app.command()
+def run(run_dir: RunDir, redis_url: RedisUrl = None, progress: Style = None) -> None:
+    """Pretrain, then interact. Goes on where it was stopped."""
+    _work(run_dir, redis_url, progress, ("pretrain", "interact"))
+
+
+@app.command()
+def pretrain(run_dir: RunDir, redis_url: RedisUrl = None, progress: Style = None) -> None:
+    """Next-word prediction only. The queue is optional: with it, checkpoints are announced to the evaluator."""
+    _work(run_dir, redis_url, progress, ("pretrain",))
+
+
+@app.command()
+def interact(run_dir: RunDir, redis_url: RedisUrl = None, progress: Style = None) -> None:
+    """Learn from the teacher only, from the pretrained checkpoint in the run folder or the one run.yaml names."""
+    _work(run_dir, redis_url, progress, ("interact",))
+
+
+def _work(run_dir: Path, redis_url: str | None, style: ProgressStyle | None, phases: tuple[str, ...]) -> None:
+    """Do the phases; errors that a user can mend become one message and an exit status."""
+    if "interact" in phases and redis_url is None:
+        _fail("interaction needs the queue to the teacher: give --redis-url or set FABULA_REDIS_URL", EXIT_USAGE)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    # Imported here so that --help answers at once.
+    from fabula_proto.streams import Streams, TransportError
+    from services.student_trainer.checkpoints import CheckpointError
+    from services.student_trainer.config import ConfigError
+    from services.student_trainer.corpus import CorpusError
+    from services.student_trainer.interaction import StopRequestedError, TeacherFailedError
+    from services.student_trainer.ppo import NotFiniteError
+    from services.student_trainer.run import Trainer
+    from services.student_trainer.run_folder import RunFolder
+    from services.student_trainer.story_queue import NoVerdictsError
+
+    tty = style is ProgressStyle.TTY or (style is None and sys.stdout.isatty())
+    streams = Streams(redis_url) if redis_url is not None else None
+    try:
+        trainer = Trainer(RunFolder(run_dir.resolve()), stop, tty, streams)
+        trainer.announce_unmeasured()
+        if "pretrain" in phases:
+            trainer.pretrain()
+        if "interact" in phases:
+            trainer.interact()
+    except StopRequestedError:
+        typer.echo("Stopped; the state is saved, and the same command goes on from here.")
+        raise typer.Exit(EXIT_STOPPED) from None
+    except (ConfigError, CorpusError, CheckpointError) as error:
+        _fail(str(error), EXIT_USAGE)
+    except (TeacherFailedError, NoVerdictsError, NotFiniteError, TransportError, OSError) as error:
+        _fail(str(error), EXIT_FAILED)
+    finally:
+        if streams is not None:
+            streams.close()
+
+
+def _fail(message: str, status: int) -> None:
+    typer.echo(f"error: {message}", err=True)
+    raise typer.Exit(status)
+
+
+if __name__ == "__main__":
+    # Hugging Face tokenizers warn when a process with their threads forks; nothing here forks.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    app()

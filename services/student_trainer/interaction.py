@@ -1,0 +1,224 @@
+"""Interaction: the student writes, a teacher judges, PPO learns. The loop of arXiv 2509.15714.
+
+What we do differently from the paper's code: the budget is asked before a batch is written, a verdict that is missing
+or failed is never a number, an error leaves nothing half-done, and a run that was stopped goes on exactly where it was.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from fabula_proto import ScoredBatch, StepMetrics, Story, StoryBatch, Verdict
+from services.student_trainer import checkpoints, interaction_state
+from services.student_trainer.config import RunSettings
+from services.student_trainer.interaction_state import InteractionState
+from services.student_trainer.ledger import BudgetSpentError
+from services.student_trainer.ppo import Experience, UpdateStats, gather_experience, update
+from services.student_trainer.records import StoryRow, append_metrics, write_stories_part
+from services.student_trainer.rewards import story_rewards, usable_reward
+from services.student_trainer.rollout import Rollout, join, write_stories
+from services.student_trainer.run_folder import RunFolder
+from services.student_trainer.step_records import StepTimes, step_metrics, story_rows
+from services.student_trainer.story_queue import StoryQueue
+from services.student_trainer.words import count_words
+
+
+class TeacherFailedError(RuntimeError):
+    """Too many stories of a batch came back without a verdict. The state before that batch was saved."""
+
+
+class StopRequestedError(Exception):
+    """Someone asked the run to stop; its state was saved."""
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Who follows a run: called after each update, after each kept checkpoint, and asked whether to stop."""
+
+    on_step: Callable[[StepMetrics, list[StoryRow]], None]
+    on_checkpoint: Callable[[Path], None]
+    should_stop: Callable[[], bool]
+
+
+def interact(folder: RunFolder, settings: RunSettings, start: Path, queue: StoryQueue, watcher: Watcher) -> Path:
+    """Learn from a teacher until the word budget is spent, from `start` or from where an earlier call got to.
+
+    Returns:
+        The final checkpoint.
+
+    Raises:
+        StopRequestedError: the watcher asked for it; the state is saved.
+        TeacherFailedError: past `max_failed_share` of a batch had no usable verdict; the state is saved.
+        NoVerdictsError: no teacher answered in `verdict_timeout_s`; the state is saved.
+        NotFiniteError: the update blew up; the state before it stays in the last checkpoint.
+    """
+    final = folder.checkpoints / checkpoints.interact_name(start.name, settings.interact.word_budget)
+    if checkpoints.is_complete(final):
+        return final
+    state = interaction_state.begin_or_resume(folder, settings, start)
+    loop = _Loop(folder, settings, state, queue, watcher)
+    try:
+        while loop.affordable():
+            loop.step()
+    except (StopRequestedError, RuntimeError):
+        if loop.consistent:
+            interaction_state.save(folder.interact_resume, folder, settings, state)
+        raise
+    interaction_state.save(final, folder, settings, state)
+    watcher.on_checkpoint(final)
+    return final
+
+
+class _Loop:
+    """One run's interaction; `consistent` says that state and records agree, so that the state may be saved."""
+
+    def __init__(
+        self, folder: RunFolder, settings: RunSettings, state: InteractionState, queue: StoryQueue, watcher: Watcher
+    ) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.state = state
+        self.queue = queue
+        self.watcher = watcher
+        self.prompt_words = count_words(settings.interact.prompt)
+        self.consistent = True
+        self.saved_at = time.monotonic()
+
+    def affordable(self) -> bool:
+        """Whether the ledger can pay for another batch."""
+        options = self.settings.interact
+        ledger = self.state.ledger
+        try:
+            ledger.reserve(ledger.cost(options.batch_size, self.prompt_words, options.teacher_words_per_story))
+        except BudgetSpentError:
+            return False
+        return True
+
+    def step(self) -> None:
+        """Write, score, reward, advantage, update, record, save."""
+        started = time.perf_counter()
+        self._stop_if_asked()
+        rollout, batches = self._write_and_send()
+        written = time.perf_counter()
+        scored = self.queue.collect(batches, self.settings.interact.verdict_timeout_s, self._stop_if_asked)
+        judged = time.perf_counter()
+        verdicts = self._enough_verdicts(scored)
+        experience, rewards_B = self._experience(rollout, verdicts)
+        self.consistent = False
+        stats = self._update(experience, rollout)
+        learned = time.perf_counter()
+        rows = story_rows(rollout, batches, scored, rewards_B, experience)
+        times = StepTimes(write_s=written - started, wait_for_teacher_s=judged - written, learn_s=learned - judged)
+        metrics = step_metrics(self.folder.run, self.state, rows, experience, stats, times)
+        self._record(metrics, rows)
+        self.consistent = True
+        self._save_when_due()
+        self.watcher.on_step(metrics, rows)
+
+    def _write_and_send(self) -> tuple[Rollout, list[StoryBatch]]:
+        """Each chunk goes to the teacher while the next one is being written."""
+        options, step = self.settings.interact, self.state.step
+        chunks = [
+            list(range(first, min(first + options.chunk_size, options.batch_size)))
+            for first in range(0, options.batch_size, options.chunk_size)
+        ]
+        rollouts, batches = [], []
+        for number, indices in enumerate(chunks):
+            rollout = write_stories(
+                self.state.policy.model,
+                self.state.tokenizer,
+                options.prompt,
+                seed=self.settings.seed,
+                step=step,
+                indices=indices,
+                max_new_tokens=options.max_new_tokens,
+                temperature=options.temperature,
+            )
+            stories = tuple(
+                Story(id=f"{step}-{index}", prompt=options.prompt, text=text)
+                for index, text in zip(indices, rollout.texts, strict=True)
+            )
+            batch = StoryBatch(
+                run=self.folder.run, step=step, chunk=number, chunks=len(chunks), policy_version=step, stories=stories
+            )
+            self.queue.send(batch)
+            rollouts.append(rollout)
+            batches.append(batch)
+        return join(rollouts, self.state.tokenizer.pad_token_id), batches
+
+    def _enough_verdicts(self, scored: list[ScoredBatch]) -> list[Verdict]:
+        verdicts = [verdict for batch in scored for verdict in batch.verdicts]
+        failed = [verdict for verdict in verdicts if usable_reward(verdict) is None]
+        limit = self.settings.interact.max_failed_share
+        if len(failed) > limit * len(verdicts) or len(failed) == len(verdicts):
+            raise TeacherFailedError(
+                f"{len(failed)} of {len(verdicts)} stories of step {self.state.step} have no verdict "
+                f"(interact.max_failed_share is {limit:g}); the first says: {failed[0].reason}. "
+                "The state before this step is saved; mend the teacher and start the run again."
+            )
+        return verdicts
+
+    def _experience(self, rollout: Rollout, verdicts: list[Verdict]) -> tuple[Experience, torch.Tensor]:
+        options = self.settings.interact
+        words = [count_words(text) for text in rollout.texts]
+        rewards_B, usable_B = story_rewards(verdicts, words, options.max_new_tokens, options.reward.length_weight)
+        device = rollout.mask_BT.device
+        experience = gather_experience(
+            self.state.policy,
+            rollout.sequences_BS,
+            rollout.mask_BT,
+            rewards_B.to(device),
+            usable_B.to(device),
+            self.state.kl.coefficient,
+            options.temperature,
+            options.ppo,
+        )
+        return experience, rewards_B
+
+    def _update(self, experience: Experience, rollout: Rollout) -> UpdateStats:
+        """The update and everything that must change with it: controller, ledger, step."""
+        options, state = self.settings.interact, self.state
+        generator = torch.Generator().manual_seed((self.settings.seed << 20) + state.step)
+        stats = update(state.policy, state.optimizer, experience, options.ppo, options.temperature, generator)
+        stories = int((experience.mask_BT.sum(dim=1) > 0).sum())
+        state.kl_used = state.kl.coefficient
+        state.kl.update(experience.kl_per_story, stories)
+        state.ledger = state.ledger.pay(
+            len(rollout.texts),
+            self.prompt_words,
+            options.teacher_words_per_story,
+            sum(count_words(text) for text in rollout.texts),
+        )
+        state.step += 1
+        return stats
+
+    def _record(self, metrics: StepMetrics, rows: list[StoryRow]) -> None:
+        folder = self.folder
+        criteria = list(metrics.criteria_mean)
+        write_stories_part(folder.stories, folder.run, metrics.step, metrics.policy_version, criteria, rows)
+        append_metrics(folder.metrics, metrics)
+        self.state.ledger.write(folder.ledger)
+        self.queue.forget(metrics.step)
+
+    def _save_when_due(self) -> None:
+        """Keep a checkpoint where the words spent reach a milestone; between them, a resume point now and then."""
+        options, state = self.settings.interact, self.state
+        milestone = state.ledger.spent // options.checkpoint_every_words * options.checkpoint_every_words
+        if state.milestone < milestone < options.word_budget:
+            state.milestone = milestone
+            path = self.folder.checkpoints / checkpoints.interact_name(state.start.name, milestone)
+            self._save(path)
+            self.watcher.on_checkpoint(path)
+        elif time.monotonic() - self.saved_at > options.save_every_s:
+            self._save(self.folder.interact_resume)
+
+    def _save(self, path: Path) -> None:
+        interaction_state.save(path, self.folder, self.settings, self.state)
+        self.saved_at = time.monotonic()
+
+    def _stop_if_asked(self) -> None:
+        if self.watcher.should_stop():
+            raise StopRequestedError

@@ -1,0 +1,128 @@
+"""Everything that interaction needs to go on: weights, value head, optimiser, controller, ledger and cursor."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from services.student_trainer import checkpoints
+from services.student_trainer.config import KLSettings, RunSettings
+from services.student_trainer.ledger import Ledger
+from services.student_trainer.policy import Policy, ValueHead
+from services.student_trainer.ppo import make_optimizer
+from services.student_trainer.records import rewind_metrics, rewind_stories
+from services.student_trainer.rewards import KLController
+from services.student_trainer.run_folder import RunFolder
+from services.student_trainer.student import load_student
+
+
+@dataclass
+class InteractionState:
+    """What changes from update to update."""
+
+    start: Path
+    policy: Policy
+    tokenizer: PreTrainedTokenizerBase
+    optimizer: torch.optim.Optimizer
+    kl: KLController
+    kl_used: float
+    ledger: Ledger
+    step: int
+    milestone: int
+
+
+def begin_or_resume(folder: RunFolder, settings: RunSettings, start: Path) -> InteractionState:
+    """The state at the furthest point that was saved, or a fresh one on the checkpoint `start`.
+
+    Records of updates past that point are taken back: these updates are done again, with the same result.
+
+    Raises:
+        CheckpointError: a checkpoint is damaged.
+    """
+    checkpoints.verify(start)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    saved = _furthest(folder, start)
+    model = load_student(saved or start).to(device)  # type: ignore[arg-type]
+    if saved is None:
+        policy = Policy.from_student(model, settings.seed)
+    else:
+        head = ValueHead(model.config.get_text_config().hidden_size, settings.seed).to(device)
+        reference = load_student(start).to(device)  # type: ignore[arg-type]
+        policy = Policy(model, head, reference)
+    kl_settings = settings.interact.kl
+    state = InteractionState(
+        start=start,
+        policy=policy,
+        tokenizer=AutoTokenizer.from_pretrained(start),
+        optimizer=make_optimizer(policy, settings.interact.ppo),
+        kl=_controller(kl_settings, kl_settings.coefficient),
+        kl_used=kl_settings.coefficient,
+        ledger=Ledger(budget=settings.interact.word_budget),
+        step=0,
+        milestone=0,
+    )
+    if saved is not None:
+        _restore(state, saved, kl_settings)
+    rewind_metrics(folder.metrics, state.step)
+    rewind_stories(folder.stories, state.step)
+    state.ledger.write(folder.ledger)
+    return state
+
+
+def save(path: Path, folder: RunFolder, settings: RunSettings, state: InteractionState) -> Path:
+    """Save the state as a checkpoint at `path`; a resume point that is behind it is no longer needed."""
+    pretraining_words = checkpoints.facts(state.start)["pretraining_words"]
+    checkpoints.save(
+        path,
+        state.policy.model,
+        state.tokenizer,
+        state={
+            "step": state.step,
+            "milestone": state.milestone,
+            "kl_coefficient": state.kl.coefficient,
+            "ledger": state.ledger.model_dump(),
+            "value_head": state.policy.value_head.state_dict(),
+            "optimizer": state.optimizer.state_dict(),
+        },
+        facts={
+            "run": folder.run,
+            "stage": "interact",
+            "start": state.start.name,
+            "step": state.step,
+            "pretraining_words": pretraining_words,
+            "interaction_words": state.ledger.spent,
+            "seed": settings.seed,
+        },
+    )
+    if path != folder.interact_resume:
+        shutil.rmtree(folder.interact_resume, ignore_errors=True)
+    return path
+
+
+def _furthest(folder: RunFolder, start: Path) -> Path | None:
+    """The saved state with the most updates, if there is one that began at `start`."""
+    candidates = [folder.interact_resume, *folder.checkpoints.glob(f"{start.name}_rl_*")]
+    saved = [path for path in candidates if checkpoints.is_complete(path)]
+    return max(saved, key=lambda path: int(checkpoints.facts(path)["step"]), default=None)
+
+
+def _restore(state: InteractionState, saved: Path, kl_settings: KLSettings) -> None:
+    data = checkpoints.load_state(saved)
+    state.policy.value_head.load_state_dict(data["value_head"])
+    state.optimizer.load_state_dict(data["optimizer"])
+    state.kl = _controller(kl_settings, data["kl_coefficient"])
+    state.ledger = Ledger.model_validate(data["ledger"])
+    state.step = data["step"]
+    state.milestone = data["milestone"]
+
+
+def _controller(settings: KLSettings, coefficient: float) -> KLController:
+    return KLController(
+        coefficient,
+        adaptive=settings.adaptive,
+        target=settings.target,
+        horizon=settings.horizon,
+        floor=settings.floor,
+    )
