@@ -1,0 +1,151 @@
+"""The `fabula` command. Options and help are here; what they do is in services.local, imported when it is asked for."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from services.local.errors import CommandError
+
+app = typer.Typer(
+    help="Fabula teaches small language models to tell stories by a teacher's verdicts.",
+    epilog="Start with: fabula up --preset laptop",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RunsDir = Annotated[Path, typer.Option(help="Folder that holds a folder for each run.")]
+Preset = Annotated[
+    str | None,
+    typer.Option(help="Size of the run: smoke (under a minute), laptop (minutes; the default) or paper (needs GPUs)."),
+]
+Run = Annotated[
+    str | None,
+    typer.Option(help="Name of the run. Left out, it follows from the settings, so the same command continues it."),
+]
+Corpus = Annotated[
+    str | None,
+    typer.Option(
+        help="Text to pretrain on: .txt, .jsonl, .jsonl.gz, a folder of them, or hf:<dataset id>. "
+        "Left out: a story grammar of our own."
+    ),
+]
+EvalData = Annotated[
+    Path | None,
+    typer.Option(help="Folder in the BabyLM 2025 evaluation_data layout. Left out: small generated test items."),
+]
+Teacher = Annotated[
+    str | None,
+    typer.Option(
+        help="Who judges: rules: (no weights; the default) or transformers:<hub name or folder>. "
+        "FABULA_TEACHER in the environment does the same."
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change one setting, such as interact.batch_size=64 or seed=43; may be repeated.",
+    ),
+]
+RedisUrl = Annotated[
+    str | None,
+    typer.Option(help="A running Redis or Valkey, such as redis://localhost:6379/0. Left out: one is started."),
+]
+Port = Annotated[int, typer.Option(min=1, max=65535, help="Taken? Then a free one is used, and said.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.command()
+def up(
+    preset: Preset = None,
+    runs_dir: RunsDir = Path("runs"),
+    run: Run = None,
+    corpus: Corpus = None,
+    eval_data: EvalData = None,
+    teacher: Teacher = None,
+    overrides: Overrides = None,
+    teacher_port: Port = 8001,
+    evaluator_port: Port = 8002,
+    redis_url: RedisUrl = None,
+    stay: Annotated[bool, typer.Option(help="Keep the page and the teacher running at the end, until Ctrl-C.")] = False,
+) -> None:
+    """Run the whole loop here: Redis, teacher, evaluator and trainer as child processes, then a table of the gains.
+
+    Ctrl-C saves and stops everything; the same command goes on from there. A finished run shows its table again.
+    """
+    from services.local.plan import Request
+    from services.local.up import Options
+    from services.local.up import up as run_up
+
+    request = Request(runs_dir, preset, run, corpus, eval_data, teacher, tuple(overrides or ()))
+    raise typer.Exit(run_up(request, Options(teacher_port, evaluator_port, redis_url, stay), _console()))
+
+
+@app.command()
+def report(run_dir: Annotated[Path, typer.Argument(help="Folder of a run, such as runs/laptop-1a2b3c.")]) -> None:
+    """Print the table of a run again: what it gained, what it cost, stories from its first and last update."""
+    from services.local import summary, table
+
+    table.show(summary.summarise(run_dir.expanduser().resolve()), _console())
+
+
+@app.command()
+def score(
+    text: Annotated[str | None, typer.Argument(help="The story; - reads it from standard input.")] = None,
+    file: Annotated[Path | None, typer.Option(help="Read the story from a UTF-8 file.")] = None,
+    teacher: Teacher = None,
+    url: Annotated[str | None, typer.Option(help="Ask a running teacher, such as http://localhost:8001.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have one story judged, here or by a running teacher."""
+    from services.local import http, scoring
+
+    if teacher is not None and url is not None:
+        raise CommandError("--teacher judges here and --url asks a running teacher; give one of them")
+    texts = [_story(text, file)]
+    response = http.score(url, texts) if url is not None else scoring.score_here(teacher, texts)
+    if as_json:
+        typer.echo(response.model_dump_json(indent=2))
+    else:
+        scoring.show(response, texts, _console())
+
+
+def _story(text: str | None, file: Path | None) -> str:
+    if (text is None) == (file is None):
+        raise CommandError("give the story as TEXT, as - for standard input, or with --file; exactly one of them")
+    try:
+        if file is not None:
+            return file.read_text(encoding="utf-8")
+        return sys.stdin.read() if text == "-" else text or ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"the story cannot be read: {error}; expected UTF-8 text") from error
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console()
+
+
+def main() -> None:
+    """Entry point: errors that the user can act on are printed without a traceback."""
+    guarded(app)
+
+
+def guarded(command: Callable[[], object]) -> None:
+    """Run `command`; a CommandError becomes its message and its exit status."""
+    try:
+        command()
+    except CommandError as error:
+        print(f"fabula: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+
+
+if __name__ == "__main__":
+    main()

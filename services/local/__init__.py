@@ -1,0 +1,1 @@
+"""The whole loop on one machine without Docker: the use cases behind the `fabula` command."""

@@ -1,0 +1,63 @@
+"""The only file of the command line that speaks HTTP: readiness of services, and scores from a running teacher."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import httpx
+from pydantic import ValidationError
+
+from fabula_proto import Problem, ScoreRequest, ScoreResponse, StoryInput
+from services.local.errors import CommandError
+
+TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """What a service says of itself. `answered` is false where nothing listens yet; `reason` says what it waits for."""
+
+    ready: bool
+    answered: bool
+    reason: str
+
+
+def readiness(url: str) -> Readiness:
+    """Ask the service at `url` whether it is ready."""
+    try:
+        response = httpx.get(f"{url}/readyz", timeout=10.0, trust_env=False)
+    except httpx.HTTPError as error:
+        return Readiness(ready=False, answered=False, reason=str(error) or type(error).__name__)
+    return Readiness(response.is_success, answered=True, reason="" if response.is_success else _problem(response))
+
+
+def score(url: str, texts: Sequence[str]) -> ScoreResponse:
+    """Ask the teacher at `url` for a verdict on each text.
+
+    Raises:
+        CommandError: it cannot be reached, refuses, or answers something else.
+    """
+    request = ScoreRequest(stories=tuple(StoryInput(text=text) for text in texts))
+    try:
+        response = httpx.post(f"{url.rstrip('/')}/score", json=request.model_dump(exclude_none=True), timeout=TIMEOUT_S)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise CommandError(
+            f"no teacher answers at {url} ({error or type(error).__name__}); start one with "
+            "`python -m services.teacher --port 8001`, or leave --url out to judge here",
+            exit_code=1,
+        ) from error
+    if not response.is_success:
+        raise CommandError(f"the teacher at {url} answered {response.status_code}: {_problem(response)}", exit_code=1)
+    try:
+        return ScoreResponse.from_json(response.content)
+    except ValidationError as error:
+        raise CommandError(
+            f"{url}/score does not speak Fabula's protocol ({error.error_count()} wrong values); is it a teacher?",
+            exit_code=1,
+        ) from error
+
+
+def _problem(response: httpx.Response) -> str:
+    try:
+        return Problem.from_json(response.content).detail
+    except ValidationError:
+        return f"status {response.status_code}"

@@ -1,0 +1,52 @@
+"""Signals as a number that loops look at. A handler that raised could strike between a fork and its bookkeeping."""
+
+import signal
+import time
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from services.local.errors import Interrupted
+
+POLL_S = 0.1
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupts:
+    """Counts SIGINT, SIGTERM and SIGHUP while it is entered."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in _SIGNALS:
+            self._previous[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Raises:
+        Interrupted: a signal has arrived.
+        """
+        if self.count:
+            raise Interrupted
+
+    def sleep(self, seconds: float = POLL_S) -> None:
+        """Wait, and check before and after.
+
+        Raises:
+            Interrupted: a signal has arrived.
+        """
+        self.check()
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, POLL_S))
+            self.check()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1

@@ -1,0 +1,188 @@
+"""What one `fabula up` is about: settings, the run's name and folder, the teacher, the evaluation data."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from services.local.errors import CommandError
+from services.student_trainer import config
+from services.student_trainer.files import write_atomically
+
+DEFAULT_PRESET = "laptop"
+DEFAULT_TEACHER = "rules:"
+RUN_FILE = "run.yaml"
+UP_FILE = "up.json"
+_RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for; none means not said."""
+
+    runs_dir: Path
+    preset: str | None = None
+    run: str | None = None
+    corpus: str | None = None
+    eval_data: Path | None = None
+    teacher: str | None = None
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that is fully said. `eval_data` none means the evaluator's generated items."""
+
+    run: str
+    folder: Path
+    settings: config.RunSettings
+    teacher: str
+    eval_data: Path | None
+
+
+def make_plan(request: Request) -> Plan:
+    """Resolve the request, or take a known run's own settings where only its name is given. Writes nothing.
+
+    Raises:
+        CommandError: a setting is wrong, a file is missing, or the run exists with other settings.
+    """
+    runs_dir = request.runs_dir.expanduser().resolve()
+    if request.run is not None and not _RUN_NAME.fullmatch(request.run):
+        raise CommandError(
+            f"--run {request.run!r} cannot name a folder and a stream; use letters, digits, '.', '_' and '-', "
+            "at most 100, starting with a letter or digit"
+        )
+    said = (request.preset, request.corpus, request.eval_data, request.teacher, request.overrides or None)
+    if (
+        request.run is not None
+        and all(value is None for value in said)
+        and (runs_dir / request.run / RUN_FILE).exists()
+    ):
+        return read_plan(runs_dir / request.run)
+    settings = _settings(request)
+    teacher = _teacher(request.teacher or os.environ.get("FABULA_TEACHER") or DEFAULT_TEACHER)
+    eval_data = _eval_data(request.eval_data)
+    name = request.run or f"{settings.preset}-{_identity(settings, teacher, eval_data)}"
+    return Plan(name, runs_dir / name, settings, teacher, eval_data)
+
+
+def read_plan(folder: Path) -> Plan:
+    """The plan of an existing run.
+
+    Raises:
+        CommandError: the folder holds no run, or its files cannot be read.
+    """
+    if not (folder / RUN_FILE).is_file():
+        raise CommandError(f"{folder} holds no run: there is no {RUN_FILE} in it; start one with `fabula up`")
+    try:
+        settings = config.load(folder / RUN_FILE)
+        options = json.loads((folder / UP_FILE).read_text(encoding="utf-8")) if (folder / UP_FILE).exists() else {}
+    except (config.ConfigError, OSError, ValueError) as error:
+        raise CommandError(f"the run in {folder} cannot be read: {error}") from error
+    eval_data = options.get("eval_data")
+    return Plan(
+        folder.name,
+        folder.resolve(),
+        settings,
+        options.get("teacher", DEFAULT_TEACHER),
+        Path(eval_data) if eval_data else None,
+    )
+
+
+def write_plan(plan: Plan) -> None:
+    """Write run.yaml and up.json where the run is new; compare where it is not.
+
+    Raises:
+        CommandError: the run exists with other settings, or the folder cannot be written.
+    """
+    if (plan.folder / RUN_FILE).exists():
+        known = read_plan(plan.folder)
+        if different := sorted(_differences(_facts(known), _facts(plan))):
+            raise CommandError(
+                f"run {plan.run} exists with other settings: {'; '.join(different)}. Repeat the settings it was "
+                f"started with, or start another run with `--run NAME`; `fabula up --run {plan.run} "
+                f"--runs-dir {plan.folder.parent}` alone continues it as it is"
+            )
+        return
+    try:
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        options = {"teacher": plan.teacher, "eval_data": str(plan.eval_data) if plan.eval_data else None}
+        write_atomically(plan.folder / UP_FILE, json.dumps(options, indent=2) + "\n")
+        write_atomically(plan.folder / RUN_FILE, config.dump(plan.settings, plan.run))
+    except OSError as error:
+        raise CommandError(
+            f"the run folder {plan.folder} cannot be written: {error}; choose another place with --runs-dir"
+        ) from error
+
+
+def _settings(request: Request) -> config.RunSettings:
+    try:
+        data = config.apply_overrides(config.load_preset(request.preset or DEFAULT_PRESET), request.overrides)
+        if request.corpus is not None:
+            data["corpus"] = {**data.get("corpus", {}), "source": request.corpus}
+        settings = config.parse(data)
+    except config.ConfigError as error:
+        raise CommandError(str(error)) from error
+    source = settings.corpus.source
+    if source == config.GRAMMAR or source.startswith("hf:"):
+        return settings
+    path = Path(source).expanduser().resolve()
+    if not path.exists():
+        raise CommandError(
+            f"the corpus {source} does not exist (looked for {path}); give a .txt, .jsonl or .jsonl.gz file, a folder "
+            "of them, hf:<dataset id>, or leave it out for the built-in story grammar"
+        )
+    data["corpus"] = {**data["corpus"], "source": str(path)}
+    return config.parse(data)
+
+
+def _teacher(teacher: str) -> str:
+    # Imported here: the teacher's settings read the environment, which most commands have no use for.
+    from services.teacher.settings import parse_teacher
+
+    try:
+        backend, model = parse_teacher(teacher)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    path = Path(model).expanduser() if model else None
+    # A folder means the same folder wherever the run is continued from; anything else is a name on the hub.
+    return f"{backend}:{path.resolve() if path is not None and path.is_dir() else model or ''}"
+
+
+def _eval_data(folder: Path | None) -> Path | None:
+    if folder is None:
+        return None
+    path = folder.expanduser().resolve()
+    if not path.is_dir():
+        raise CommandError(
+            f"the evaluation data {folder} is not a folder (looked for {path}); give one in the BabyLM 2025 "
+            "`evaluation_data` layout, or leave it out for generated items"
+        )
+    return path
+
+
+def _identity(settings: config.RunSettings, teacher: str, eval_data: Path | None) -> str:
+    """6 hexadecimal digits over all that decides the run's outcome: the same command finds its run again."""
+    parts = (settings.model_dump_json(), teacher, str(eval_data or ""))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:6]
+
+
+def _facts(plan: Plan) -> dict[str, Any]:
+    return {
+        **plan.settings.model_dump(mode="json"),
+        "teacher": plan.teacher,
+        "eval_data": str(plan.eval_data) if plan.eval_data else "generated items",
+    }
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from _differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            yield f"{prefix}{key} is {before}, asked for {after}"
