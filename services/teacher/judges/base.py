@@ -1,7 +1,7 @@
 """What every judge is: an identity, and verdicts for stories."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from fabula_proto import Story, TeacherIdentity, Verdict
 
@@ -24,4 +24,14 @@ class Judge(Protocol):
         Raises:
             JudgeUnavailableError: nothing can be judged now (the model is gone, the server is down).
         """
+        ...
+
+
+@runtime_checkable
+class Noted(Protocol):
+    """A judge that has something to say about itself, shown in /info."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the reader of /info, such as a warning that the model looks untrained."""
         ...

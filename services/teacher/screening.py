@@ -1,0 +1,105 @@
+"""What every judge is spared: control characters, empty stories, fragments, and texts beyond the limit.
+
+The zero rule of the paper's rubric ("an empty story, or one shorter than a full sentence, must score 0 0 0") is applied
+here, before any model is asked, so that all judges agree on it. A text holds a full sentence when
+
+- a sentence-final mark (. ! ? or another script's) stands after at least 2 words ("He ran."), or
+- it has at least 8 words without any such mark: a story that was cut off is judged, not zeroed. In FairytaleQA and
+  African Storybook texts 29 % of sentences have fewer words, in TinyStories 40 %; 97 % of both have 2 or more.
+
+A word is a run of non-space characters with a letter or a digit in it; in scripts that put no spaces between words,
+each character counts as one.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from fabula_proto import Story, TeacherIdentity, Verdict, VerdictStatus
+from services.teacher.judges.base import Judge
+from services.teacher.rubric import Rubric
+
+MIN_WORDS_WITH_MARK = 2
+MIN_WORDS_WITHOUT_MARK = 8
+
+# What tokenizers of students put around a text; a story may arrive with them at its ends.
+STUDENT_MARKERS = ("<s>", "</s>", "<pad>", "<|endoftext|>")
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+# Han, kana, Thai, Lao, Khmer, Myanmar: written without spaces between words.
+_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
+# The look-behind and the possessive quantifiers keep a run of a hundred thousand dots linear.
+_SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’»)\]]*+(?=\s|$)|[。！？｡।॥؟۔።]")
+
+
+def student_words(text: str) -> str:
+    """The student's own words: markers and white space at the ends gone, each control character a space.
+
+    Nothing else is touched. Tabs and line ends stay; markers inside the text stay, for the judge to see.
+    """
+    text = _CONTROL.sub(" ", text)
+    start, end = 0, len(text)
+    while start < end and (step := _edge(text, start, end, at_end=False)):
+        start += step
+    while start < end and (step := _edge(text, start, end, at_end=True)):
+        end -= step
+    return text[start:end]
+
+
+def _edge(text: str, start: int, end: int, *, at_end: bool) -> int:
+    """Length of the white space character or marker at one edge of text[start:end], 0 where there is none."""
+    if text[end - 1 if at_end else start].isspace():
+        return 1
+    found = text.endswith if at_end else text.startswith
+    return next((len(marker) for marker in STUDENT_MARKERS if found(marker, start, end)), 0)
+
+
+def count_words(text: str) -> int:
+    """Words in `text`, as the zero rule counts them (module docstring)."""
+    unspaced = sum(1 for c in _UNSPACED.findall(text) if unicodedata.category(c)[0] == "L")
+    spaced = sum(1 for run in _UNSPACED.sub(" ", text).split() if any(c.isalnum() for c in run))
+    return unspaced + spaced
+
+
+def has_full_sentence(text: str) -> bool:
+    """Whether `text` holds at least one full sentence, by the rule in the module docstring."""
+    words = 0
+    start = 0
+    for mark in _SENTENCE_END.finditer(text):
+        words += count_words(text[start : mark.start()])
+        if words >= MIN_WORDS_WITH_MARK:
+            return True
+        start = mark.end()
+    return words + count_words(text[start:]) >= MIN_WORDS_WITHOUT_MARK
+
+
+def screen(story: Story, rubric: Rubric, max_chars: int) -> Story | Verdict:
+    """The story as a judge should see it, or the verdict that needs no judge."""
+    if len(story.text) > max_chars:
+        reason = f"the story has {len(story.text)} characters; at most {max_chars} are judged: send a shorter one"
+        return Verdict(story_id=story.id, status=VerdictStatus.REFUSED, reason=reason)
+    text = student_words(story.text)
+    if not has_full_sentence(text):
+        return rubric.zero_verdict(story.id)
+    return story if text == story.text else story.model_copy(update={"text": text})
+
+
+class ScreenedJudge:
+    """A judge behind the screen: the inner judge sees only stories that are worth its time."""
+
+    def __init__(self, judge: Judge, rubric: Rubric, max_chars: int) -> None:
+        self._judge = judge
+        self._rubric = rubric
+        self._max_chars = max_chars
+
+    @property
+    def identity(self) -> TeacherIdentity:
+        """The inner judge's: the screen is the same for all."""
+        return self._judge.identity
+
+    def judge(self, stories: Sequence[Story]) -> list[Verdict]:
+        """One verdict a story, in order; see `Judge.judge`."""
+        screened = [screen(story, self._rubric, self._max_chars) for story in stories]
+        asked = [item for item in screened if isinstance(item, Story)]
+        answers = iter(self._judge.judge(asked) if asked else [])
+        return [item if isinstance(item, Verdict) else next(answers) for item in screened]
