@@ -1,9 +1,11 @@
 """What the tests of the streams share: batches, verdicts, and consumers in threads."""
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 from fabula_proto import (
     STORIES_STREAM,
@@ -116,3 +118,42 @@ def wait_until(what: Callable[[], bool], timeout_s: float = 15.0) -> None:
 def all_done(streams: Streams) -> bool:
     """Whether the teachers have nothing left to do."""
     return streams.depth(STORIES_STREAM, TEACHERS_GROUP).total == 0
+
+
+@contextmanager
+def losing_the_first_reply(url: str, *, to: bytes) -> Iterator[str]:
+    """Address of a way to the server at `url` that breaks once: after a command holding `to` was carried out."""
+    server_at = urlsplit(url)
+    lost = threading.Event()
+
+    def relay(client: socket.socket) -> None:
+        with client, socket.create_connection((server_at.hostname, server_at.port)) as server:
+            while request := client.recv(65536):
+                server.sendall(request)
+                reply = server.recv(65536)
+                if to in request and not lost.is_set():
+                    lost.set()
+                    return
+                client.sendall(reply)
+
+    def serve(listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            threads.append(threading.Thread(target=relay, args=(client,)))
+            threads[-1].start()
+
+    threads: list[threading.Thread] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        door = threading.Thread(target=serve, args=(listener,))
+        door.start()
+        try:
+            yield f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            door.join(10)
+    for thread in threads:
+        thread.join(10)
+    assert lost.is_set(), f"no command with {to!r} came by"

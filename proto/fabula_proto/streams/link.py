@@ -5,12 +5,12 @@ commands have another shape under 3; bytes stay bytes, so that a payload that is
 """
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
-from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -237,5 +237,5 @@ def _entries(reply: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> list[Entry
 
 
 def _without_secrets(url: str) -> str:
-    split = urlsplit(url)
-    return f"{split.scheme}://{split.netloc.rpartition('@')[2]}{split.path}"
+    # Not urlsplit: an address that is wrong is shown as it was given. A password may stand in the query, too.
+    return re.sub(r"//.*@", "//", url.partition("?")[0])
