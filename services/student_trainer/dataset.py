@@ -1,0 +1,76 @@
+"""Documents as blocks of tokens, and the order in which they are seen.
+
+Documents are joined by `</s>` and cut into blocks of equal length; the tail that fills no block is dropped. A word is
+charged to the block that holds the token in which it ends, so that over one epoch the blocks' words sum to the
+corpus's, less those in the tail.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+_WORD = re.compile(r"\S+")
+DOCUMENTS_A_CALL = 1000
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """N blocks of T tokens: `tokens_NT` (int32) and the words that end in each, `words_N` (int64)."""
+
+    tokens_NT: torch.Tensor
+    words_N: torch.Tensor
+
+    def __len__(self) -> int:
+        return self.tokens_NT.shape[0]
+
+
+def make_blocks(documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, block_tokens: int) -> Blocks:
+    """Tokenise and cut. Text that looks like a special token stays text."""
+    ids: list[np.ndarray[tuple[int], np.dtype[np.int32]]] = []
+    words: list[np.ndarray[tuple[int], np.dtype[np.int64]]] = []
+    for document_ids, document_words in _tokenise(documents, tokenizer):
+        ids.append(np.asarray([*document_ids, tokenizer.eos_token_id], dtype=np.int32))
+        words.append(np.asarray([*document_words, 0], dtype=np.int64))
+    tokens = np.concatenate(ids) if ids else np.zeros(0, dtype=np.int32)
+    counts = np.concatenate(words) if words else np.zeros(0, dtype=np.int64)
+    size = len(tokens) // block_tokens
+    used = size * block_tokens
+    return Blocks(
+        torch.from_numpy(tokens[:used].reshape(size, block_tokens)),
+        torch.from_numpy(counts[:used].reshape(size, block_tokens).sum(axis=1)),
+    )
+
+
+def _tokenise(documents: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[list[int], list[int]]]:
+    """Token ids of each document, and how many words end in each token."""
+    for start in range(0, len(documents), DOCUMENTS_A_CALL):
+        texts = list(documents[start : start + DOCUMENTS_A_CALL])
+        encoded = tokenizer(
+            texts,
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            verbose=False,
+        )
+        for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            word_ends = [match.end() for match in _WORD.finditer(text)]
+            words_until = np.searchsorted(word_ends, [end for _, end in offsets], side="right")
+            yield ids, np.diff(words_until, prepend=0).tolist()
+
+
+def epoch_order(blocks: int, seed: int, epoch: int) -> torch.Tensor:
+    """Order of the blocks in an epoch, int64 of length N: a pure function of its arguments."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, "epoch", epoch))
+    return torch.randperm(blocks, generator=generator)
+
+
+def derive_seed(seed: int, purpose: str, index: int) -> int:
+    """A seed for one purpose and index, in 0..2^63-1, unrelated to its neighbours'."""
+    digest = hashlib.sha256(f"{seed}/{purpose}/{index}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
