@@ -1,10 +1,58 @@
+# make        set up .venv            make test     every check and test, then a summary
+# make run    the whole loop here     make check    the checks alone, without the tests
+# make schemas   write the JSON Schemas and OpenAPI documents anew      make clean   remove .venv and caches, keep runs/
+
+SHELL := /bin/bash
+BIN := .venv/bin
+# The first that is new enough. 3.11 and 3.12 come first: the bundled Redis server has wheels for these.
+NEW_ENOUGH := import sys; sys.exit(sys.version_info[:2] < (3, 11))
+PYTHON ?= $(shell for p in python3.11 python3.12 python3 python3.13 python3.14 python; do \
+	$$p -c "$(NEW_ENOUGH)" >/dev/null 2>&1 && echo $$p && break; done)
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := all
 .PHONY: all run test check schemas clean
 
 all: .venv/.ready
 
-# torch goes first and pinned: a range would let a newer release in, which on Linux brings gigabytes of CUDA packages.
-.venv/.ready: pyproject.toml
-	python3 -m venv .venv
-	.venv/bin/python -m pip install --quiet --upgrade pip
-	.venv/bin/python -m pip install --quiet "torch==2.13.0" -e ".[dev]"
-	touch $@
+# constraints.txt holds the exact versions that the tests passed with. torch is pinned in pyproject.toml, too: a newer
+# release would bring gigabytes of CUDA packages on Linux.
+.venv/.ready: pyproject.toml constraints.txt
+	@$(or $(PYTHON),false) -c "$(NEW_ENOUGH)" || { \
+	  echo "Fabula needs Python 3.11 or newer; '$(or $(PYTHON),python3)' is $$($(or $(PYTHON),python3) -V 2>&1)."; \
+	  echo "Install one (Debian, Ubuntu: apt install python3.11 python3.11-venv; macOS: brew install python@3.11),"; \
+	  echo "or name one: make PYTHON=/path/to/python3.11"; exit 1; } >&2
+	@echo "Setting up .venv with $$($(PYTHON) -V) ($(PYTHON)); the first time this takes a few minutes ..."
+	@# Where Debian left ensurepip out, the machine's own pip can fill the environment as well.
+	@$(PYTHON) -m venv .venv >/dev/null 2>&1 || { $(PYTHON) -m venv --without-pip .venv \
+	  && $(PYTHON) -m pip --disable-pip-version-check --python $(BIN)/python install --quiet pip; } || { \
+	  echo "$(PYTHON) cannot make a virtual environment: its venv module or pip is missing."; \
+	  echo "Install it (Debian, Ubuntu: apt install python3-venv) and type make again."; exit 1; } >&2
+	@$(PIP) install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+run: .venv/.ready
+	@$(BIN)/fabula up --preset laptop $(ARGS)
+
+check test: .venv/.ready
+	@status=0; summary=""; \
+	step() { \
+	  local name="$$1" start=$$SECONDS result=passed; shift; \
+	  printf '\n== %s: %s\n' "$$name" "$$*"; \
+	  "$$@" || { result=FAILED; status=1; }; \
+	  summary+=$$(printf '%-22s %-7s %4d s' "$$name" "$$result" $$((SECONDS - start)))$$'\n'; \
+	}; \
+	step "lint" $(BIN)/ruff check .; \
+	step "format" $(BIN)/ruff format --check .; \
+	step "types" $(BIN)/mypy; \
+	step "imports" $(BIN)/lint-imports; \
+	if [ "$@" = test ]; then step "tests" $(BIN)/python -m pytest $(ARGS); fi; \
+	printf '\n== summary (skipped groups and why stand above, under "short test summary")\n%s' "$$summary"; \
+	exit $$status
+
+schemas: .venv/.ready
+	@$(BIN)/python -m services.schemas
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

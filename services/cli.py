@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 
 RunsDir = Annotated[Path, typer.Option(help="Folder that holds a folder for each run.")]
+RunDir = Annotated[Path, typer.Argument(help="Folder of a run, such as runs/laptop-1a2b3c.", show_default=False)]
 Preset = Annotated[
     str | None,
     typer.Option(help="Size of the run: smoke (under a minute), laptop (minutes; the default) or paper (needs GPUs)."),
@@ -88,7 +89,7 @@ def up(
 
 
 @app.command()
-def report(run_dir: Annotated[Path, typer.Argument(help="Folder of a run, such as runs/laptop-1a2b3c.")]) -> None:
+def report(run_dir: RunDir) -> None:
     """Print the table of a run again: what it gained, what it cost, stories from its first and last update."""
     from services.local import summary, table
 
@@ -114,6 +115,51 @@ def score(
         typer.echo(response.model_dump_json(indent=2))
     else:
         scoring.show(response, texts, _console())
+
+
+@app.command()
+def pretrain(
+    preset: Preset = None,
+    runs_dir: RunsDir = Path("runs"),
+    run: Run = None,
+    corpus: Corpus = None,
+    eval_data: EvalData = None,
+    teacher: Teacher = None,
+    overrides: Overrides = None,
+) -> None:
+    """Only the first half of `up`: next-word prediction up to the word budget. Continues where it was.
+
+    Takes the options that name the run, so that `up` with the same options goes on with it.
+    """
+    from services.local.plan import Request
+    from services.local.up import pretrain as run_pretrain
+
+    request = Request(runs_dir, preset, run, corpus, eval_data, teacher, tuple(overrides or ()))
+    raise typer.Exit(run_pretrain(request, _console()))
+
+
+@app.command()
+def interact(
+    run_dir: RunDir,
+    redis_url: RedisUrl = None,
+    teacher_port: Port = 8001,
+) -> None:
+    """Only the second half of `up`: a pretrained run learns from its teacher. Continues where it was.
+
+    With --redis-url, teachers that listen there judge and none is started; else Redis and the run's teacher are.
+    """
+    from services.local.up import interact as run_interact
+
+    raise typer.Exit(run_interact(run_dir, redis_url, teacher_port, _console()))
+
+
+@app.command()
+def doctor(runs_dir: RunsDir = Path("runs"), teacher: Teacher = None) -> None:
+    """Say what this machine has and lacks, with the cure for each. Exits 1 when the default loop cannot run."""
+    from services.local.doctor import doctor as run_doctor
+    from services.local.plan import chosen_teacher
+
+    raise typer.Exit(run_doctor(runs_dir, chosen_teacher(teacher), _console()))
 
 
 def _story(text: str | None, file: Path | None) -> str:

@@ -11,6 +11,7 @@ from services.local.errors import CommandError
 from services.local.interrupts import Interrupts
 from services.local.processes import Children
 from services.local.summary import report_path
+from services.student_trainer import config
 
 LOOK_EVERY_S = 1.0
 QUIET_S = 3.0  # the evaluator writes the report before it settles the message; longer means that it is not coming
@@ -87,6 +88,9 @@ class ReportWait:
 def announcement(folder: Path, checkpoint: str) -> CheckpointReady:
     """What the evaluator is told of a checkpoint, by its manifest."""
     path = folder / "checkpoints" / checkpoint
+    start = config.load(folder / "run.yaml").interact.start
+    if not path.exists() and start and Path(start).name == checkpoint:
+        path = Path(start)  # interaction may start from another run's checkpoint
     facts = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
     return CheckpointReady(
         run=folder.name,

@@ -52,7 +52,7 @@ def _hold(plan: Plan, console: Console, interrupts: Interrupts, lock: RunLock, b
     watch = Stopwatch()
     outcome: Outcome = "failed"
     try:
-        with Children(inherit=(lock.descriptor,), hurry=lambda: interrupts.count > 1) as children:
+        with Children(inherit=(lock.descriptor,), hurry=lambda: interrupts.insisted) as children:
             try:
                 outcome = "finished" if body(House(plan, console, interrupts, children, watch)) else "paused"
             except Interrupted:

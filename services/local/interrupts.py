@@ -8,14 +8,20 @@ from typing import Any, Self
 from services.local.errors import Interrupted
 
 POLL_S = 0.1
+SAME_CTRL_C_S = 0.5
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupts:
-    """Counts SIGINT, SIGTERM and SIGHUP while it is entered."""
+    """Notes SIGINT, SIGTERM and SIGHUP while it is entered.
+
+    `insisted`: Ctrl-C came again. Two within half a second are one: a terminal, a shell and `make` may each pass it on.
+    """
 
     def __init__(self) -> None:
-        self.count = 0
+        self.stopping = False
+        self.insisted = False
+        self._first_ctrl_c = float("inf")
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -33,7 +39,7 @@ class Interrupts:
         """Raises:
         Interrupted: a signal has arrived.
         """
-        if self.count:
+        if self.stopping:
             raise Interrupted
 
     def sleep(self, seconds: float = POLL_S) -> None:
@@ -49,4 +55,8 @@ class Interrupts:
             self.check()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.count += 1
+        self.stopping = True
+        if number == signal.SIGINT:
+            now = time.monotonic()
+            self._first_ctrl_c = min(self._first_ctrl_c, now)
+            self.insisted = self.insisted or now - self._first_ctrl_c > SAME_CTRL_C_S

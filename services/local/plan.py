@@ -64,7 +64,7 @@ def make_plan(request: Request) -> Plan:
     ):
         return read_plan(runs_dir / request.run)
     settings = _settings(request)
-    teacher = _teacher(request.teacher or os.environ.get("FABULA_TEACHER") or DEFAULT_TEACHER)
+    teacher = _checked_teacher(chosen_teacher(request.teacher))
     eval_data = _eval_data(request.eval_data)
     name = request.run or f"{settings.preset}-{_identity(settings, teacher, eval_data)}"
     return Plan(name, runs_dir / name, settings, teacher, eval_data)
@@ -140,7 +140,12 @@ def _settings(request: Request) -> config.RunSettings:
     return config.parse(data)
 
 
-def _teacher(teacher: str) -> str:
+def chosen_teacher(said: str | None) -> str:
+    """The teacher asked for, else FABULA_TEACHER, else the one without weights."""
+    return said or os.environ.get("FABULA_TEACHER") or DEFAULT_TEACHER
+
+
+def _checked_teacher(teacher: str) -> str:
     # Imported here: the teacher's settings read the environment, which most commands have no use for.
     from services.teacher.settings import parse_teacher
 

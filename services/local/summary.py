@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from fabula_proto import EvaluationReport, Measure, PretrainMetrics, StepMetrics, SuiteResult
 from services.local.errors import CommandError
 from services.local.sessions import Sessions
+from services.student_trainer import config
 
 STORIES_SHOWN = 3
 CRITERION = "criterion/"
@@ -97,21 +98,17 @@ class Ends(BaseModel):
 
 
 def ends(folder: Path) -> Ends:
-    """The last checkpoint of pretraining and the last one of interaction, by their manifests."""
+    """Where interaction starts (the last checkpoint of pretraining, or the one set) and where it has got to."""
     found: dict[str, tuple[int, float, str]] = {}
-    for manifest in sorted((folder / "checkpoints").glob("*/manifest.json")):
-        if manifest.parent.name.startswith("."):
-            continue
+    for manifest in sorted((folder / "checkpoints").glob("chck_*/manifest.json")):
         facts = json.loads(manifest.read_text(encoding="utf-8"))
-        stage = facts["stage"]
-        words = facts["pretraining_words" if stage == "pretrain" else "interaction_words"]
+        words = facts["pretraining_words" if facts["stage"] == "pretrain" else "interaction_words"]
         # Of two with the same words, the final one was written last.
         candidate = (words, manifest.stat().st_mtime, manifest.parent.name)
-        found[stage] = max(found.get(stage, candidate), candidate)
-    return Ends(
-        before=found["pretrain"][2] if "pretrain" in found else None,
-        after=found["interact"][2] if "interact" in found else None,
-    )
+        found[facts["stage"]] = max(found.get(facts["stage"], candidate), candidate)
+    start = config.load(folder / "run.yaml").interact.start
+    before = Path(start).name if start else found["pretrain"][2] if "pretrain" in found else None
+    return Ends(before=before, after=found["interact"][2] if "interact" in found else None)
 
 
 def report_path(folder: Path, checkpoint: str) -> Path:
