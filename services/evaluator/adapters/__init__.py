@@ -1,0 +1,1 @@
+"""The outside world: data folders, checkpoints, run folders, a teacher over HTTP."""

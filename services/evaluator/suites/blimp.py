@@ -1,0 +1,23 @@
+"""BLiMP (Warstadt et al. 2020): is the grammatical sentence of a minimal pair the more probable one?
+
+Headline: mean accuracy over paradigms, as the BabyLM 2025 pipeline averages. The evaluator's own minimal pairs go
+through the same arithmetic; their result says `generated` as its source.
+"""
+
+from services.evaluator.engine import ItemsDone, Scorer
+from services.evaluator.items import ItemSet
+from services.evaluator.suites.outcome import ACCURACY, SuiteOutcome, minimal_pair_measures, rank
+
+NAME = "blimp"
+
+
+def evaluate(item_set: ItemSet, scorer: Scorer, seed: int, done: ItemsDone) -> SuiteOutcome:
+    """Score minimal pairs with groups `field` and `term`."""
+    ranking = rank(item_set, scorer, done)
+    return SuiteOutcome(
+        source=item_set.source,
+        headline=ACCURACY,
+        unit=ACCURACY,
+        measures=minimal_pair_measures(ranking, seed, ("field", "term")),
+        files={"predictions.json": ranking.predictions(), "ties.json": {"ties": ranking.ties}},
+    )

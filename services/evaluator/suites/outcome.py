@@ -1,0 +1,101 @@
+"""What a suite hands back, and the arithmetic that ranking suites share."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fabula_proto import Measure, SampleStory, TeacherIdentity
+from services.evaluator.batching import grouped
+from services.evaluator.engine import ItemsDone, Scorer
+from services.evaluator.items import Item, ItemSet, chosen, is_tie
+from services.evaluator.statistics import Estimate, Tally, macro_accuracy, pooled
+
+ACCURACY = "accuracy"
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteOutcome:
+    """A suite's numbers. `files`: name to JSON value, to be written beside the report."""
+
+    source: str
+    headline: str
+    unit: str
+    measures: dict[str, Measure]
+    files: dict[str, Any] = field(default_factory=dict)
+    teacher: TeacherIdentity | None = None
+    stories: tuple[SampleStory, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Which candidate the model preferred, item by item."""
+
+    items: tuple[Item, ...]
+    choices: tuple[int, ...]
+    ties: int
+
+    def tallies(self, group: str | None = None) -> dict[str, Tally]:
+        """Right and all items by paradigm, or by the value of `group` (items without that group are left out)."""
+        keys = [item.uid if group is None else dict(item.groups).get(group) for item in self.items]
+        return {
+            key: Tally(sum(self.choices[i] == 0 for i in indices), len(indices))
+            for key, indices in grouped(keys).items()
+            if key is not None
+        }
+
+    def predictions(self) -> dict[str, Any]:
+        """The BabyLM pipeline's predictions.json: paradigm -> {"predictions": [{"id", "pred"}]}."""
+        by_uid: dict[str, dict[str, list[dict[str, str]]]] = {}
+        for item, choice in zip(self.items, self.choices, strict=True):
+            rows = by_uid.setdefault(item.uid, {"predictions": []})["predictions"]
+            rows.append({"id": f"{item.uid}_{len(rows)}", "pred": item.candidates[choice].completion})
+        return by_uid
+
+
+def rank(item_set: ItemSet, scorer: Scorer, done: ItemsDone) -> Ranking:
+    """Score every item and take the most probable candidate; the first of equals."""
+    scores = scorer.score(item_set.items, done)
+    return Ranking(item_set.items, tuple(chosen(s) for s in scores), sum(is_tie(s) for s in scores))
+
+
+def as_measure(estimate: Estimate) -> Measure:
+    """The message for an estimate."""
+    return Measure(value=estimate.value, low=estimate.low, high=estimate.high, n=estimate.n)
+
+
+def single(tally: Tally, seed: int) -> Measure:
+    """Accuracy of one stratum."""
+    return as_measure(macro_accuracy({"all": tally}, seed))
+
+
+def minimal_pair_measures(ranking: Ranking, seed: int, groups: Sequence[str] = ()) -> dict[str, Measure]:
+    """The pipeline's averages: `accuracy` over paradigms, each group's items pooled, each paradigm.
+
+    Keys: `accuracy`, `<group>/<value>` for each of `groups`, `paradigm/<uid>`.
+    """
+    paradigms = ranking.tallies()
+    measures = {ACCURACY: as_measure(macro_accuracy(paradigms, seed))}
+    for group in groups:
+        measures |= {f"{group}/{value}": single(tally, seed) for value, tally in ranking.tallies(group).items()}
+    return measures | {f"paradigm/{uid}": single(tally, seed) for uid, tally in paradigms.items()}
+
+
+def nested_measures(by_split: Mapping[str, Mapping[str, Tally]], seed: int) -> dict[str, Measure]:
+    """Average over splits of the average over a split's strata, with strata and splits named.
+
+    Keys: `accuracy`, `<split>`, `<split>/<stratum>`.
+    """
+    weights = {
+        f"{split}/{stratum}": 1.0 / (len(by_split) * len(strata))
+        for split, strata in by_split.items()
+        for stratum in strata
+    }
+    tallies = {f"{split}/{stratum}": t for split, strata in by_split.items() for stratum, t in strata.items()}
+    measures = {ACCURACY: as_measure(macro_accuracy(tallies, seed, weights))}
+    measures |= {split: as_measure(macro_accuracy(strata, seed)) for split, strata in by_split.items()}
+    return measures | {name: single(tally, seed) for name, tally in tallies.items()}
+
+
+def overall(tallies: Mapping[str, Tally]) -> Tally:
+    """All items, whatever their stratum."""
+    return pooled(list(tallies.values()))

@@ -1,0 +1,129 @@
+"""The engine's log-probabilities against one sentence at a time, and what it refuses."""
+
+import pytest
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from services.evaluator.batching import encode, shared_prefix, token_batches
+from services.evaluator.engine import LogProbabilityEngine
+from services.evaluator.errors import AbandonedError, ItemsError
+from services.evaluator.generated.box_stories import box_stories
+from services.evaluator.generated.minimal_pairs import minimal_pairs
+from services.evaluator.items import Item, choice, chosen, is_tie, minimal_pair
+from tests.evaluator_helpers import brute_force, no_progress, tiny_gpt2, tiny_llama, tiny_tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return tiny_tokenizer()
+
+
+@pytest.fixture(scope="module", params=["gpt2", "llama"])
+def model(request: pytest.FixtureRequest, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+    return tiny_gpt2(len(tokenizer)) if request.param == "gpt2" else tiny_llama(len(tokenizer))
+
+
+def some_items() -> list[Item]:
+    pairs, boxes = minimal_pairs(1, 4).items, box_stories(1, 6).items
+    odd = [
+        minimal_pair("odd", "The cat sat. It\u2019s warm \u2014 na\u00efve!", "The cat sat. Its warm."),
+        choice("odd", "A very long way to the", [" castle of the old king.", " hill.", " river by the sea."]),
+        choice("odd", "No shared start matters here: ", ["x.", "yy.", "zzz."]),
+    ]
+    return [*pairs, *boxes, *odd]
+
+
+@pytest.mark.parametrize("budget", [1, 64, 1024])
+def test_scores_equal_one_candidate_at_a_time(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, budget: int
+) -> None:
+    items = some_items()
+    found = LogProbabilityEngine(model, tokenizer, budget).score(items, no_progress)
+    expected = brute_force(model, tokenizer, items)
+    for item, ours, theirs in zip(items, found, expected, strict=True):
+        assert list(ours) == pytest.approx(theirs, abs=2e-4), item.uid
+        assert chosen(ours) == chosen(theirs)
+
+
+def test_added_special_tokens_are_read_but_never_scored() -> None:
+    tokenizer = tiny_tokenizer(add_bos=True)
+    model = tiny_gpt2(len(tokenizer))
+    items = some_items()
+    found = LogProbabilityEngine(model, tokenizer).score(items, no_progress)
+    for ours, theirs in zip(found, brute_force(model, tokenizer, items), strict=True):
+        assert list(ours) == pytest.approx(theirs, abs=2e-4)
+    with_bos = found[0][0]
+    plain = LogProbabilityEngine(model, tiny_tokenizer()).score(items[:1], no_progress)[0][0]
+    assert with_bos != pytest.approx(plain, abs=1e-3)  # a first word that <s> predicts is scored; without <s> it is not
+
+
+def test_a_shared_prefix_changes_nothing(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    items = box_stories(3, 5).items
+    sharing = LogProbabilityEngine(model, tokenizer)
+    whole = LogProbabilityEngine(model, tokenizer)
+    whole._shares_prefixes = False
+    for a, b in zip(sharing.score(items, no_progress), whole.score(items, no_progress), strict=True):
+        assert list(a) == pytest.approx(b, abs=2e-4)
+
+
+def test_equal_candidates_tie_exactly_and_the_first_is_taken(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    same = "The fox was happy near the old castle in the forest."
+    items = [minimal_pair("tie", same, same), *minimal_pairs(2, 3).items]
+    scores = LogProbabilityEngine(model, tokenizer, 32).score(items, no_progress)
+    assert scores[0][0] == scores[0][1]
+    assert is_tie(scores[0])
+    assert chosen(scores[0]) == 0
+
+
+def test_an_item_longer_than_the_context_is_refused_with_the_cure(tokenizer: PreTrainedTokenizerFast) -> None:
+    engine = LogProbabilityEngine(tiny_gpt2(len(tokenizer), context=16), tokenizer)
+    items = [minimal_pair("long", "The fox ran " * 9 + "home.", "The fox run."), *minimal_pairs(0, 1).items[:1]]
+    with pytest.raises(ItemsError, match=r"1 of 2 items do not fit .* 16 tokens; the longest, in long, has \d+"):
+        engine.score(items, no_progress)
+
+
+def test_a_candidate_without_a_predicted_token_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+    engine = LogProbabilityEngine(tiny_gpt2(len(tokenizer)), tokenizer)
+    with pytest.raises(ItemsError, match="no token that could be scored"):
+        engine.score([minimal_pair("single", "The fox was here.", "T")], no_progress)
+
+
+def test_progress_counts_up_to_all_items_and_may_stop_the_work(tokenizer: PreTrainedTokenizerFast) -> None:
+    engine = LogProbabilityEngine(tiny_gpt2(len(tokenizer)), tokenizer, 64)
+    seen: list[tuple[int, int]] = []
+    items = some_items()
+    engine.score(items, lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (len(items), len(items))
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+    def stop(done: int, total: int) -> None:
+        raise AbandonedError("the process is stopping")
+
+    with pytest.raises(AbandonedError):
+        engine.score(items, stop)
+
+
+def test_only_tokens_that_reach_into_the_completion_are_scored() -> None:
+    # "ab " + "cd": the token "b c" straddles the boundary and counts, a lone space before it would not.
+    assert encode([5, 6, 7], [(0, 1), (1, 4), (4, 5)], completion_start=3).scored == (1, 2)
+    assert encode([5, 6, 7], [(0, 2), (2, 3), (3, 5)], completion_start=3).scored == (2,)
+    trailing = encode([0, 5, 6, 2], [(0, 0), (0, 2), (2, 5), (0, 0)], completion_start=0)
+    assert trailing.ids == (0, 5, 6)  # the closing special token predicts nothing that is summed
+    assert trailing.scored == (1, 2)
+
+
+def test_the_shared_prefix_ends_before_the_first_scored_token() -> None:
+    a, b = (
+        encode([1, 2, 3, 4], [(0, 1), (1, 2), (2, 3), (3, 4)], 2),
+        encode([1, 2, 3, 5], [(0, 1), (1, 2), (2, 3), (3, 4)], 2),
+    )
+    assert shared_prefix([a, b]) == 2  # token 3 is equal too, but it is scored
+
+
+def test_batches_hold_the_budget_and_every_index_once() -> None:
+    lengths = [3, 90, 10, 10, 200, 7, 1]
+    batches = list(token_batches(lengths, 100))
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= 100
