@@ -1,0 +1,229 @@
+"""Next-word prediction up to a budget of words seen, with BabyLM's word milestones.
+
+The result is a function of settings and corpus alone: batches and dropout are drawn from (seed, step), so that a
+pretraining that was stopped or killed and started again ends with the same bytes on the same CPU.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, GPT2LMHeadModel, PreTrainedTokenizerBase
+
+from fabula_proto import PretrainMetrics
+from services.student_trainer import checkpoints
+from services.student_trainer.config import PretrainSettings, RunSettings
+from services.student_trainer.corpus import Corpus, CorpusError
+from services.student_trainer.dataset import Blocks, derive_seed, make_blocks
+from services.student_trainer.pretrain_plan import Plan, learning_rate, make_plan
+from services.student_trainer.pretrain_state import (
+    Progress,
+    append_line,
+    drop_resume_points,
+    load_resume_point,
+    resume_folder,
+    save_resume_point,
+    take_back,
+)
+from services.student_trainer.student import build_student, parameter_count
+from services.student_trainer.tokenizer import train_tokenizer
+
+VALIDATION_TOKENS = 100_000
+"""Validation loss is taken over at most this many tokens, so that a milestone stays cheap."""
+
+Facts = Mapping[str, Any]
+
+
+def pretrain(
+    run_dir: Path,
+    run: str,
+    settings: RunSettings,
+    corpus: Corpus,
+    on_progress: Callable[[PretrainMetrics], None],
+    stop: Callable[[], bool],
+    on_checkpoint: Callable[[Path, Facts], None],
+) -> Path | None:
+    """Pretrain in `run_dir`, or go on with it; a finished pretraining is not repeated.
+
+    A checkpoint `chck_<milestone>` is kept at the first step whose words seen reach the milestone, the last one at the
+    word budget. `on_checkpoint` hears of each at least once, also when a kill fell between the two.
+
+    Returns:
+        The final checkpoint's folder; none where `stop()` said so: then the resume point is saved.
+
+    Raises:
+        CorpusError: the corpus fills no block.
+        CheckpointError: a saved state is damaged.
+    """
+    final = run_dir / "checkpoints" / checkpoints.pretrain_name(settings.pretrain.word_budget)
+    if checkpoints.is_complete(final):
+        if resume_folder(run_dir).exists():
+            on_checkpoint(final, checkpoints.facts(final))
+            drop_resume_points(run_dir)
+        return final
+    with torch.random.fork_rng():
+        finished = _Pretraining(run_dir, run, settings, corpus).go_on(on_progress, stop, on_checkpoint)
+    return final if finished else None
+
+
+class _Pretraining:
+    """One pretraining at work: model, optimiser, data and how far it is."""
+
+    def __init__(self, run_dir: Path, run: str, settings: RunSettings, corpus: Corpus) -> None:
+        self.run_dir, self.run, self.settings = run_dir, run, settings.pretrain
+        self.seed = settings.seed
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.metrics = run_dir / "metrics.jsonl"
+        run_dir.mkdir(parents=True, exist_ok=True)
+        self.tokenizer = _tokenizer(run_dir / "tokenizer", corpus, settings)
+        self.blocks = _fill_blocks(corpus, self.tokenizer, self.settings.block_tokens)
+        self.validation = make_blocks(corpus.validation, self.tokenizer, self.settings.block_tokens)
+        self.plan: Plan = make_plan(self.blocks, self.settings, self.seed)
+        self.model, self.optimizer, self.progress = self._restore(settings)
+        take_back(self.metrics, self.progress.metrics_bytes)
+
+    def go_on(
+        self,
+        on_progress: Callable[[PretrainMetrics], None],
+        stop: Callable[[], bool],
+        on_checkpoint: Callable[[Path, Facts], None],
+    ) -> bool:
+        """Train to the end (true) or until `stop()` (false)."""
+        saved_at = time.monotonic()
+        while self.progress.step < self.plan.steps:
+            if stop():
+                self._save_resume_point()
+                return False
+            self._step()
+            step = self.progress.step
+            if step % self.settings.log_every == 0 or step == self.plan.steps:
+                on_progress(self._log())
+            if milestone := self.plan.keep.get(step):
+                on_checkpoint(*self._keep(milestone))
+            if milestone or time.monotonic() - saved_at > self.settings.save_every_s:
+                self._save_resume_point()
+                saved_at = time.monotonic()
+        drop_resume_points(self.run_dir)
+        return True
+
+    def _step(self) -> None:
+        started = time.perf_counter()
+        step = self.progress.step + 1
+        rate = learning_rate(step, self.plan.steps, self.settings)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        torch.manual_seed(derive_seed(self.seed, "dropout", step))
+        tokens_BT = self.blocks.tokens_NT[self.plan.batch(step)].to(self.device, torch.int64)
+        loss = self._loss(tokens_BT)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.progress.step = step
+        self.progress.loss_sum += loss.item()
+        self.progress.loss_steps += 1
+        self.progress.interval_s += time.perf_counter() - started
+
+    def _loss(self, tokens_BT: torch.Tensor) -> torch.Tensor:
+        """Mean cross-entropy of each next token, in nats."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.dtype == "bfloat16"):
+            logits_BTV = self.model(tokens_BT, use_cache=False).logits[:, :-1]
+        return torch.nn.functional.cross_entropy(logits_BTV.flatten(0, 1).float(), tokens_BT[:, 1:].flatten())
+
+    def _log(self) -> PretrainMetrics:
+        progress = self.progress
+        tokens_per_step = self.settings.batch_size * self.settings.block_tokens
+        line = PretrainMetrics(
+            run=self.run,
+            step=progress.step,
+            words_seen=self.plan.words_seen(progress.step),
+            tokens_seen=progress.step * tokens_per_step,
+            loss=progress.loss_sum / progress.loss_steps,
+            learning_rate=learning_rate(progress.step, self.plan.steps, self.settings),
+            tokens_per_s=progress.loss_steps * tokens_per_step / progress.interval_s,
+            seconds=progress.interval_s,
+        )
+        size = append_line(self.metrics, line.model_dump_json())
+        self.progress = Progress(step=progress.step, metrics_bytes=size)
+        return line
+
+    def _keep(self, milestone: int) -> tuple[Path, Facts]:
+        folder = self.run_dir / "checkpoints" / checkpoints.pretrain_name(milestone)
+        step = self.progress.step
+        facts = {
+            "run": self.run,
+            "stage": "pretrain",
+            "step": step,
+            "milestone": milestone,
+            "pretraining_words": self.plan.words_seen(step),
+            "interaction_words": 0,
+            "pretraining_tokens": step * self.settings.batch_size * self.settings.block_tokens,
+            "epochs": step * self.settings.batch_size / len(self.blocks),
+            "validation_loss": self._validation_loss(),
+            "parameters": parameter_count(self.model),
+            "seed": self.seed,
+        }
+        checkpoints.save(folder, self.model, self.tokenizer, {"step": step}, facts)
+        return folder, facts
+
+    @torch.no_grad()
+    def _validation_loss(self) -> float | None:
+        """Mean over validation blocks, in nats per token; none where the validation text fills no block."""
+        tokens_NT = self.validation.tokens_NT[: max(1, VALIDATION_TOKENS // self.settings.block_tokens)]
+        if not len(tokens_NT):
+            return None
+        self.model.eval()  # type: ignore[no-untyped-call]
+        batches = tokens_NT.to(self.device, torch.int64).split(self.settings.batch_size)
+        total = sum(self._loss(batch_BT).item() * len(batch_BT) for batch_BT in batches)
+        self.model.train()
+        return total / len(tokens_NT)
+
+    def _restore(self, settings: RunSettings) -> tuple[GPT2LMHeadModel, torch.optim.Optimizer, Progress]:
+        point = load_resume_point(self.run_dir)
+        if point is None:
+            model = build_student(settings.student, self.tokenizer, self.seed)
+            model.to(self.device)  # type: ignore[arg-type]
+            return model, _optimizer(model, self.settings), Progress()
+        model, optimizer_state, progress = point
+        model.to(self.device)  # type: ignore[arg-type]
+        model.train()
+        optimizer = _optimizer(model, self.settings)
+        optimizer.load_state_dict(optimizer_state)
+        return model, optimizer, progress
+
+    def _save_resume_point(self) -> None:
+        save_resume_point(self.run_dir, self.model, self.tokenizer, self.optimizer, self.progress)
+
+
+def _optimizer(model: GPT2LMHeadModel, settings: PretrainSettings) -> torch.optim.Optimizer:
+    """AdamW; weight decay, where there is any, spares biases and layer norms."""
+    parameters = list(model.parameters())
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+
+
+def _tokenizer(folder: Path, corpus: Corpus, settings: RunSettings) -> PreTrainedTokenizerBase:
+    """The run's tokenizer: trained on the training documents at the first start, read back at later ones."""
+    if folder.is_dir():
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+        return tokenizer
+    trained = train_tokenizer(corpus.train, settings.tokenizer)
+    building = folder.with_name(f".building-{folder.name}")
+    trained.save_pretrained(building)
+    building.rename(folder)
+    return trained
+
+
+def _fill_blocks(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, block_tokens: int) -> Blocks:
+    blocks = make_blocks(corpus.train, tokenizer, block_tokens)
+    if not int(blocks.words_N.sum()):
+        raise CorpusError(
+            f"{corpus.train_words} training words do not fill one block of {block_tokens} tokens; "
+            "give more text or set pretrain.block_tokens lower"
+        )
+    return blocks
