@@ -174,7 +174,7 @@ class _Pretraining:
         tokens_NT = self.validation.tokens_NT[: max(1, VALIDATION_TOKENS // self.settings.block_tokens)]
         if not len(tokens_NT):
             return None
-        self.model.eval()  # type: ignore[no-untyped-call]
+        self.model.eval()
         batches = tokens_NT.to(self.device, torch.int64).split(self.settings.batch_size)
         total = sum(self._loss(batch_BT).item() * len(batch_BT) for batch_BT in batches)
         self.model.train()
