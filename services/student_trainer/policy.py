@@ -57,10 +57,10 @@ class Policy:
     def token_scores(self, sequences_BS: Tensor, prompt_tokens: int, temperature: float) -> TokenScores:
         """Log-probability, entropy (nats) and value for each response token of prompt + response [B, S].
 
-        T = S - prompt_tokens. Position t is the state before response token t: the hidden state that predicts it. No
-        attention mask is needed: padding stands to the right, where a causal model cannot see it.
+        T = S - prompt_tokens. Position t is the state before response token t: the hidden state that predicts it.
+        Nothing needs masking: padding stands to the right, where a causal model cannot see it.
         """
-        hidden_BSD = self.model.base_model(sequences_BS, use_cache=False).last_hidden_state
+        hidden_BSD = _hidden(self.model, sequences_BS)
         hidden_BTD = hidden_BSD[:, prompt_tokens - 1 : -1]
         all_logprobs_BTV = _log_softmax(self.model, hidden_BTD, temperature)
         responses_BT = sequences_BS[:, prompt_tokens:]
@@ -72,9 +72,15 @@ class Policy:
     @torch.no_grad()
     def reference_logprobs(self, sequences_BS: Tensor, prompt_tokens: int, temperature: float) -> Tensor:
         """Log-probabilities [B, T] of the response tokens under the reference."""
-        hidden_BSD = self.reference.base_model(sequences_BS, use_cache=False).last_hidden_state
+        hidden_BSD = _hidden(self.reference, sequences_BS)
         all_logprobs_BTV = _log_softmax(self.reference, hidden_BSD[:, prompt_tokens - 1 : -1], temperature)
         return all_logprobs_BTV.gather(-1, sequences_BS[:, prompt_tokens:, None]).squeeze(-1)
+
+
+def _hidden(model: PreTrainedModel, sequences_BS: Tensor) -> Tensor:
+    mask_BS = torch.ones_like(sequences_BS)
+    hidden_BSD: Tensor = model.base_model(sequences_BS, attention_mask=mask_BS, use_cache=False).last_hidden_state
+    return hidden_BSD
 
 
 def _log_softmax(model: PreTrainedModel, hidden_BTD: Tensor, temperature: float) -> Tensor:

@@ -47,7 +47,8 @@ class Progress:
         budget = self._settings.interact.word_budget
         self.say(
             f"  update {line.step + 1:>3}   score {line.score_mean:5.2f}   {criteria}   "
-            f"words {line.story_words_mean:3.0f}   KL {line.kl_mean:5.2f}   spent {line.words_spent:,} of {budget:,} words   {line.seconds:.1f} s"
+            f"words {line.story_words_mean:3.0f}   KL {line.kl_mean:5.2f}   "
+            f"spent {line.words_spent:,} of {budget:,} words   {line.seconds:.1f} s"
         )
         if line.verdicts_failed:
             self.say(f"    {line.verdicts_failed} of {line.stories} stories had no verdict and were left out")

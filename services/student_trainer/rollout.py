@@ -56,7 +56,8 @@ def write_stories(
     open_B = torch.ones(stories, dtype=torch.bool, device=model.device)
     tokens, masks = [], []
     for position in range(max_new_tokens):
-        output = model(inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        seen_BS = torch.ones(stories, len(prompt_P) + position, dtype=torch.long, device=model.device)
+        output = model(inputs, attention_mask=seen_BS, past_key_values=cache, use_cache=True, logits_to_keep=1)
         picked_B = pick_tokens(output.logits[:, -1], uniforms_BT[:, position], temperature)
         tokens.append(torch.where(open_B, picked_B, tokenizer.pad_token_id))
         masks.append(open_B.clone())
