@@ -100,12 +100,11 @@ class Consumer(Generic[W]):
                     continue
                 if delivery is not None:
                     self._work(delivery[0], delivery[1], answers)
+            self._link.script(LEAVE, [self.stream], [self.group, self.name], patience_s=0.0)
         except TransportError as error:
             if not stop.is_set():
                 raise
             log.warning("%s stops while Redis is away: %s", self.name, error)
-        else:
-            self._link.script(LEAVE, [self.stream], [self.group, self.name])
 
     def _join(self) -> None:
         self._link.ensure_group(self.stream, self.group)
