@@ -9,7 +9,7 @@ Generated, committed, and compared in the tests: a change of a message shows in 
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,18 +43,24 @@ def message_schema(message: type[Message]) -> dict[str, Any]:
     return {"$schema": GenerateJsonSchema.schema_dialect, **accepted}
 
 
-def service_openapi() -> dict[str, dict[str, Any]]:
-    """OpenAPI document of each service with an HTTP interface. Builds the apps, starts nothing, loads no weights."""
-    # Here, not above: the JSON Schemas need no web framework and no torch.
-    from services.evaluator.app import create_app as create_evaluator
-    from services.evaluator.settings import EvaluatorSettings
-    from services.teacher.app import create_app as create_teacher
+def teacher_openapi() -> dict[str, Any]:
+    """OpenAPI document of the teacher. Builds the app, starts nothing, loads no weights."""
+    # Here, not above: the JSON Schemas need no web framework.
+    from services.teacher.app import create_app
     from services.teacher.settings import TeacherSettings
 
-    return {
-        "evaluator": create_evaluator(EvaluatorSettings()).openapi(),
-        "teacher": create_teacher(TeacherSettings(teacher="rules:", redis_url=None)).openapi(),
-    }
+    return create_app(TeacherSettings(teacher="rules:", redis_url=None)).openapi()
+
+
+def evaluator_openapi() -> dict[str, Any]:
+    """OpenAPI document of the evaluator, made in the same way."""
+    from services.evaluator.app import create_app
+    from services.evaluator.settings import EvaluatorSettings
+
+    return create_app(EvaluatorSettings()).openapi()
+
+
+SERVICES: dict[str, Callable[[], dict[str, Any]]] = {"evaluator": evaluator_openapi, "teacher": teacher_openapi}
 
 
 def schema_files() -> dict[Path, str]:
@@ -64,7 +70,7 @@ def schema_files() -> dict[Path, str]:
 
 def openapi_files() -> dict[Path, str]:
     """Text of each file in proto/openapi, by path relative to the repository."""
-    return {OPENAPI_FOLDER / f"{service}.json": _text(document) for service, document in service_openapi().items()}
+    return {OPENAPI_FOLDER / f"{service}.json": _text(document()) for service, document in SERVICES.items()}
 
 
 def differences(expected: Mapping[Path, str], root: Path = ROOT) -> list[Path]:
