@@ -50,7 +50,6 @@ class Phase:
     name: str
     seconds: float
     part: bool = False
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -208,21 +207,18 @@ def _phases(
 ) -> tuple[Phase, ...]:
     seconds = sum(step.seconds for step in steps)
     parts = {
-        "writing stories": sum(step.write_s for step in steps),
+        "writing": sum(step.write_s for step in steps),
         "waiting for the teacher": sum(step.wait_for_teacher_s for step in steps),
         "learning": sum(step.learn_s for step in steps),
     }
-    parts["the rest (recording, saving)"] = max(0.0, seconds - sum(parts.values()))
+    parts["recording, saving"] = max(0.0, seconds - sum(parts.values()))
     return (
         Phase("start-up", sessions.startup_s),
         Phase("pretraining", sum(line.seconds for line in pretraining)),
         Phase("interaction", seconds),
         *(Phase(name, value, part=True) for name, value in parts.items()),
-        Phase(
-            "evaluation",
-            sum(report.seconds for report in reports),
-            note=f"beside the training; {sessions.evaluation_wait_s:.0f} s of waiting at the end",
-        ),
+        Phase("evaluation, beside it", sum(report.seconds for report in reports)),
+        Phase("waiting for it at the end", sessions.evaluation_wait_s, part=True),
     )
 
 

@@ -8,18 +8,19 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from fabula_proto import Measure, SuiteResult
+from fabula_proto import SuiteResult
 from services.local.summary import CRITERION, Difference, ShownStory, Summary, criteria, measure, suite
 
 SUITES = (
-    ("blimp", "minimal pairs"),
-    ("blimp_supplement", "minimal pairs, supplement"),
-    ("entity_tracking", "entity tracking"),
+    ("blimp", "minimal pairs %"),
+    ("blimp_supplement", "  supplement %"),
+    ("entity_tracking", "entity tracking %"),
 )
+QUALITY = "story_quality"
 
 
 def show(summary: Summary, console: Console) -> None:
-    """Print the closing table of a run."""
+    """Print the closing table of a run. Fits 80 columns; stories are wrapped to the console's width."""
     console.print(Group(*_parts(summary)))
 
 
@@ -34,21 +35,23 @@ def _parts(summary: Summary) -> Iterator[RenderableType]:
     yield Text("")
 
 
+def _table(title: str | None, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table.show_edge, table.pad_edge, table.padding = False, False, (0, 1, 0, 0)
+    table.show_header = any(columns)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
+    return table
+
+
 def _scores(summary: Summary) -> Table:
-    table = Table(title=f"What {summary.run} gained", title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
-    table.add_column("")
-    for heading in ("before interaction", "after interaction", "difference"):
-        table.add_column(heading, justify="right")
-    table.add_column("items", justify="right")
-    table.add_column("from")
-    quality = suite(summary.before, "story_quality"), suite(summary.after, "story_quality")
-    names = criteria(quality[0] if quality[0] and quality[0].measures else quality[1])
-    _add_suite(table, "story score", quality, None, 1.0, "{:.2f}")
-    for name in names:
-        _add_suite(table, f"  {name}", quality, CRITERION + name, 1.0, "{:.2f}")
+    table = _table(f"What {summary.run} gained", "", "before", "after", "change")
+    quality = suite(summary.before, QUALITY), suite(summary.after, QUALITY)
+    _add_suite(table, "story score", quality, None, 1.0, 2)
+    for name in criteria(quality[0]) or criteria(quality[1]):
+        _add_suite(table, f"  {name}", quality, CRITERION + name, 1.0, 2)
     for name, title in SUITES:
-        pair = suite(summary.before, name), suite(summary.after, name)
-        _add_suite(table, f"{title} %", pair, None, 100.0, "{:.1f}")
+        _add_suite(table, title, (suite(summary.before, name), suite(summary.after, name)), None, 100.0, 1)
     return table
 
 
@@ -58,42 +61,26 @@ def _add_suite(
     pair: tuple[SuiteResult | None, SuiteResult | None],
     key: str | None,
     scale: float,
-    form: str,
+    digits: int,
 ) -> None:
     before, after = measure(pair[0], key), measure(pair[1], key)
-    known = after or before
-    result = pair[1] or pair[0]
-    difference = ""
+    change = ""
     if before is not None and after is not None:
         gain = Difference.of(before, after)
-        sign = form.replace("{:", "{:+")
-        difference = _interval(gain.value, gain.low, gain.high, scale, sign, sign)
-    source = "" if key is not None or result is None else _source(result)
-    table.add_row(
-        title,
-        _shown(before, pair[0], scale, form),
-        _shown(after, pair[1], scale, form),
-        difference,
-        str(known.n) if known is not None else "",
-        source,
-    )
+        change = _interval(gain.value, gain.low, gain.high, scale, f"+.{digits}f")
+    cells = [
+        _interval(value.value, value.low, value.high, scale, f".{digits}f") if value is not None else _absence(result)
+        for value, result in ((before, pair[0]), (after, pair[1]))
+    ]
+    table.add_row(title, *cells, change)
 
 
-def _shown(value: Measure | None, result: SuiteResult | None, scale: float, form: str) -> str:
-    if value is not None:
-        return _interval(value.value, value.low, value.high, scale, form, form)
+def _absence(result: SuiteResult | None) -> str:
     return result.status if result is not None and result.status != "ok" else "not measured"
 
 
-def _interval(value: float, low: float, high: float, scale: float, form: str, bounds: str) -> str:
-    shown = form.format(value * scale), bounds.format(low * scale), bounds.format(high * scale)
-    return "{} [{}, {}]".format(*shown)
-
-
-def _source(result: SuiteResult) -> str:
-    if result.teacher is not None:
-        return f"{result.teacher.backend} teacher, rubric {result.teacher.rubric} {result.teacher.rubric_version}"
-    return result.source
+def _interval(value: float, low: float, high: float, scale: float, form: str) -> str:
+    return f"{value * scale:{form}} [{low * scale:{form}}, {high * scale:{form}}]"
 
 
 def verdict(summary: Summary) -> str:
@@ -112,34 +99,40 @@ def verdict(summary: Summary) -> str:
 
 
 def _notes(summary: Summary) -> Iterator[Text]:
-    yield Text("Brackets: 95 % bootstrap interval; of differences, from both intervals taken as independent.", "dim")
-    for report in (summary.before, summary.after):
-        for result in report.suites if report is not None else ():
-            if result.status != "ok" and report is not None:
-                yield Text(f"{result.suite} of {report.checkpoint} {result.status}: {result.reason}", "yellow")
+    yield Text("In brackets: 95 % bootstrap interval; a change's is made from both.", "dim")
+    for name, title in ((QUALITY, "story score"), *SUITES):
+        results = suite(summary.before, name), suite(summary.after, name)
+        known = next((r for r in reversed(results) if r is not None and r.status == "ok"), None)
+        if known is not None and (headline := measure(known)) is not None:
+            yield Text(f"{title.strip(' %')}: {headline.n:,} {_items(known)}", "dim")
+        for report, result in zip((summary.before, summary.after), results, strict=True):
+            if report is not None and result is not None and result.status != "ok":
+                yield Text(f"{title.strip(' %')} of {report.checkpoint} {result.status}: {result.reason}", "yellow")
+
+
+def _items(result: SuiteResult) -> str:
+    if (teacher := result.teacher) is not None:
+        return (
+            f"stories, judged by {teacher.backend} ({teacher.model}), rubric {teacher.rubric} {teacher.rubric_version}"
+        )
+    return f"items, {result.source}"
 
 
 def _cost(summary: Summary) -> Table:
-    words = Table(title="Words", box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-    words.add_column("paid by")
-    words.add_column("words", justify="right")
+    words = _table("Words", "", "")
     report = summary.after or summary.before
     if report is not None:
-        words.add_row("pretraining (words seen)", f"{report.pretraining_words:,}")
+        words.add_row("pretraining, seen", f"{report.pretraining_words:,}")
     if (last := summary.last) is not None:
-        words.add_row("prompt, charged once", f"{last.words_prompt:,}")
-        words.add_row("teacher's verdicts", f"{last.words_teacher:,}")
-        words.add_row("budget spent on interaction", f"{last.words_spent:,}", style="bold")
-        words.add_row("student's own (not charged)", f"{last.words_student:,}")
-        words.add_row("updates", f"{summary.updates:,}")
-    time = Table(title="Time", box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-    time.add_column("phase")
-    time.add_column("", justify="right")
-    time.add_column("")
+        words.add_row("interaction, paid", f"{last.words_spent:,}", style="bold")
+        words.add_row("  prompt, once", f"{last.words_prompt:,}", style="dim")
+        words.add_row("  teacher's verdicts", f"{last.words_teacher:,}", style="dim")
+        words.add_row("student's own, free", f"{last.words_student:,}")
+    time = _table("Time", "", "")
     for phase in summary.phases:
         name = f"  {phase.name}" if phase.part else phase.name
-        time.add_row(name, duration(phase.seconds), phase.note, style="dim" if phase.part else "")
-    both = Table.grid(padding=(0, 4))
+        time.add_row(name, duration(phase.seconds), style="dim" if phase.part else "")
+    both = Table.grid(padding=(0, 6))
     both.add_row(words, time)
     return both
 
@@ -159,11 +152,8 @@ def _stories(summary: Summary) -> Iterator[RenderableType]:
         return
     yield Text("")
     yield Text("Stories", style="bold")
-    yield Text(
-        "The first ones of their update, in the order they were written: nobody picked them. "
-        f"Each goes on from: {summary.prompt}",
-        style="dim",
-    )
+    yield Text("The first three of their update; nobody picked them. Each goes on from:", style="dim")
+    yield Text(summary.prompt, style="dim italic")
     yield from _group(f"First update ({summary.first.step})", summary.first.score_mean, summary.first_stories)
     if summary.last.step != summary.first.step:
         yield from _group(f"Last update ({summary.last.step})", summary.last.score_mean, summary.last_stories)
