@@ -57,7 +57,7 @@ def evaluator_openapi() -> dict[str, Any]:
     from services.evaluator.app import create_app
     from services.evaluator.settings import EvaluatorSettings
 
-    return create_app(EvaluatorSettings()).openapi()
+    return create_app(EvaluatorSettings(redis_url=None)).openapi()
 
 
 SERVICES: dict[str, Callable[[], dict[str, Any]]] = {"evaluator": evaluator_openapi, "teacher": teacher_openapi}
