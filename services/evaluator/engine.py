@@ -11,6 +11,7 @@ candidate's score is the sum, in fp32, of log softmax over its completion's toke
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from math import isfinite
 from typing import Any, Protocol
 
 import torch
@@ -75,6 +76,8 @@ class LogProbabilityEngine:
                 [encoded[i] for i in whole], lambda part: done(base + int(part * len(whole)), len(items))
             )
         scores.update(zip(whole, values_of, strict=True))
+        if not all(isfinite(value) for row in scores.values() for value in row):
+            raise ItemsError("the checkpoint gives log-probabilities that are not finite; take an earlier checkpoint")
         return [scores[i] for i in range(len(items))]
 
     def _encode(self, items: Sequence[Item]) -> list[tuple[Encoded, ...]]:

@@ -45,6 +45,9 @@ def load_checkpoint(path: Path, device: str = "auto") -> LoadedCheckpoint:
     lost = sorted(report["missing_keys"])
     if lost:
         raise CheckpointError(f"{path} has no weights for {lost[:3]} ({len(lost)} in all); save the checkpoint again")
+    broken = [name for name, weight in model.named_parameters() if not bool(torch.isfinite(weight).all())]
+    if broken:
+        raise CheckpointError(f"{path}: {broken[0]} holds NaN or infinity (training diverged); take an earlier one")
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise CheckpointError(

@@ -1,0 +1,128 @@
+"""The evaluator over HTTP: its page, what runs hold, probes. Building the app loads no torch and connects nowhere."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import metadata
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query
+from fastapi.responses import HTMLResponse
+
+from fabula_proto import PROBLEM_MEDIA_TYPE, Problem
+from services.evaluator.adapters.run_folder import RunFolders
+from services.evaluator.adapters.run_stories import StoryReader
+from services.evaluator.generated import SOURCE
+from services.evaluator.page import load_page
+from services.evaluator.problems import NotReadyError, add_problem_handlers
+from services.evaluator.settings import EvaluatorSettings
+from services.evaluator.views import (
+    Alive,
+    EvaluatorInfo,
+    Ready,
+    RunDetail,
+    RunList,
+    RunMetrics,
+    StoryPage,
+)
+from services.evaluator.worker import QueueWorker
+
+DESCRIPTION = "Measures checkpoints from the queue and shows runs: curves, checkpoints with their scores, stories."
+_NOT_FOUND: dict[int | str, dict[str, Any]] = {
+    404: {"model": Problem, "description": "No such run or step", "content": {PROBLEM_MEDIA_TYPE: {}}},
+    422: {"model": Problem, "description": "A value is not accepted", "content": {PROBLEM_MEDIA_TYPE: {}}},
+}
+
+
+def create_app(settings: EvaluatorSettings) -> FastAPI:
+    """The evaluator as an ASGI app; its lifespan runs the queue worker where `settings.redis_url` is given.
+
+    Raises:
+        ValueError: `settings.redis_url` is no address of a Redis server.
+    """
+    worker = QueueWorker(settings) if settings.redis_url is not None else None
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if worker is not None:
+            worker.start()
+        yield
+        if worker is not None:
+            worker.stop()
+
+    app = FastAPI(
+        title="Fabula evaluator",
+        summary="Measures every checkpoint and shows what a run gained",
+        description=DESCRIPTION,
+        version=metadata.version("fabula"),
+        lifespan=lifespan,
+        docs_url=None,  # FastAPI's pages load their scripts from the internet
+        redoc_url=None,
+    )
+    app.state.worker = worker
+    add_problem_handlers(app)
+    _add_page(app)
+    _add_probes(app, settings, worker)
+    _add_runs(app, settings)
+    return app
+
+
+def _add_page(app: FastAPI) -> None:
+    page = load_page()
+
+    @app.get("/", include_in_schema=False)
+    async def root() -> HTMLResponse:
+        return HTMLResponse(page.html, headers={"Content-Security-Policy": page.policy, "Cache-Control": "no-cache"})
+
+
+def _add_probes(app: FastAPI, settings: EvaluatorSettings, worker: QueueWorker | None) -> None:
+    @app.get("/livez", summary="Is the process alive?")
+    async def livez() -> Alive:
+        """200 as long as the process serves."""
+        return Alive()
+
+    @app.get("/readyz", responses={503: {"model": Problem}}, summary="Are checkpoints being measured?")
+    def readyz() -> Ready:
+        """200 when the queue is served, or no queue was given; 503 with the reason otherwise."""
+        if worker is not None and (reason := worker.why_not_ready()) is not None:
+            raise NotReadyError(reason)
+        return Ready()
+
+    @app.get("/info", summary="What is measured, with what, and how far the work is")
+    def info() -> EvaluatorInfo:
+        """Suites, data, teacher, and the state of the queue worker."""
+        return EvaluatorInfo(
+            version=app.version,
+            worker_name=settings.worker,
+            runs_dir=str(settings.runs_dir),
+            suites=settings.suites,
+            eval_data=SOURCE if settings.eval_data is None else str(settings.eval_data),
+            teacher_url=settings.teacher_url,
+            queue=None if worker is None else worker.info(),
+        )
+
+
+def _add_runs(app: FastAPI, settings: EvaluatorSettings) -> None:
+    runs, reader = RunFolders(settings.runs_dir), StoryReader()
+
+    @app.get("/api/runs", summary="All runs, the one changed last first")
+    def list_runs() -> RunList:
+        return RunList(runs=runs.summaries())
+
+    @app.get("/api/runs/{run}", responses=_NOT_FOUND, summary="Configuration, checkpoints, reports, latest metrics")
+    def get_run(run: str) -> RunDetail:
+        return runs.detail(run)
+
+    @app.get("/api/runs/{run}/metrics", responses=_NOT_FOUND, summary="The curves")
+    def get_metrics(
+        run: str, points: Annotated[int, Query(ge=2, le=100_000, description="Most lines a curve.")] = 500
+    ) -> RunMetrics:
+        return runs.metrics(run, points)
+
+    @app.get("/api/runs/{run}/stories", responses=_NOT_FOUND, summary="Stories of one step, with their verdicts")
+    def get_stories(
+        run: str,
+        step: Annotated[int | None, Query(ge=0, description="Update; left out: the latest.")] = None,
+        limit: Annotated[int, Query(ge=1, le=500)] = 20,
+        offset: Annotated[int, Query(ge=0)] = 0,
+    ) -> StoryPage:
+        return reader.page(run, runs.folder(run), step, offset, limit)

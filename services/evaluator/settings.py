@@ -1,0 +1,81 @@
+"""What can be set about the evaluator: by keyword, or by environment variables that begin with FABULA_."""
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from pydantic import AliasChoices, Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "FABULA_EVALUATOR_"
+SUITES = ("blimp", "blimp_supplement", "entity_tracking", "story_quality")
+DEFAULT_PROMPT = "Let me tell you a long, magical tale. Once upon a time, in a faraway land,"
+DEFAULT_STORIES = 200
+DEFAULT_NEW_TOKENS = 90
+
+
+def default_worker_name() -> str:
+    """Host and process, such as `lab-7.4211`: two evaluators on one machine have different names."""
+    return f"{socket.gethostname()}.{os.getpid()}"
+
+
+def _shared(name: str) -> Any:
+    """Names that other services read too: FABULA_<NAME>, with FABULA_EVALUATOR_<NAME> first."""
+    return AliasChoices(f"{PREFIX}{name}", f"FABULA_{name}")
+
+
+class EvaluatorSettings(BaseSettings):
+    """Everything that can be set about the evaluator."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True
+    )
+
+    runs_dir: Path = Field(
+        default=Path("runs"), validation_alias=_shared("RUNS_DIR"), description="Folder that holds the run folders."
+    )
+    redis_url: str | None = Field(
+        default=None, validation_alias=_shared("REDIS_URL"), description="Queue of checkpoints; without it, HTTP alone."
+    )
+    teacher_url: str | None = Field(
+        default=None, validation_alias=_shared("TEACHER_URL"), description="Teacher for story quality; none skips it."
+    )
+    eval_data: Path | None = Field(
+        default=None,
+        validation_alias=_shared("EVAL_DATA"),
+        description="Folder in the BabyLM 2025 evaluation_data layout; none means generated items.",
+    )
+    suites: tuple[str, ...] = Field(default=SUITES, min_length=1, description="What is measured, in this order.")
+    worker: str = Field(default_factory=default_worker_name, min_length=1, description="Name in the consumer group.")
+
+    seed: int = Field(default=42, ge=0, description="Of generated items, written stories and bootstrap samples.")
+    stories: int | None = Field(default=None, ge=1, description="Stories a checkpoint writes; none: the run's, or 200.")
+    prompt: str | None = Field(default=None, min_length=1, description="None: the run's prompt, or the paper's.")
+    max_new_tokens: int | None = Field(default=None, ge=1, description="Longest story; none: the run's, or 90.")
+    story_batch: int = Field(default=50, ge=1, description="Stories written at once.")
+    token_budget: int = Field(default=1024, ge=1, description="Padded tokens in one forward of the ranking suites.")
+
+    device: str = Field(default="auto", pattern="^(auto|cpu|cuda(:[0-9]+)?)$", description="auto: CUDA if it is there.")
+    torch_threads: int | None = Field(default=None, ge=1, description="CPU threads of the model; none: torch's choice.")
+    niceness: int = Field(default=5, ge=0, le=19, description="Lowers the service's CPU priority beside a trainer.")
+
+    teacher_chunk: int = Field(default=32, ge=1, description="Stories in one request to the teacher.")
+    teacher_timeout_s: float = Field(default=300.0, gt=0.0, description="Longest wait for one answer.")
+    teacher_patience_s: float = Field(default=120.0, ge=0.0, description="Longest wait for a busy or absent teacher.")
+    lease_s: float = Field(default=30.0, gt=0.0, description="How long a checkpoint is ours before another may try.")
+    max_deliveries: int = Field(default=10, ge=1, description="Tries before a checkpoint is given up.")
+
+    @field_validator("redis_url", "teacher_url", "eval_data", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: object) -> object:
+        # `FABULA_REDIS_URL=` in a compose file means "none".
+        return None if value == "" else value
+
+    @field_validator("suites")
+    @classmethod
+    def _suites_are_known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = sorted(set(value) - set(SUITES))
+        if unknown:
+            raise ValueError(f"unknown suites {unknown}; known are {', '.join(SUITES)}")
+        return tuple(dict.fromkeys(value))
