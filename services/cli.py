@@ -3,11 +3,14 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from services.local.errors import CommandError
+from services.local.errors import CommandError, Interrupted
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 app = typer.Typer(
     help="Fabula teaches small language models to tell stories by a teacher's verdicts.",
@@ -154,6 +157,33 @@ def interact(
 
 
 @app.command()
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint.", show_default=False)],
+    eval_data: EvalData = None,
+    teacher: Teacher = None,
+    teacher_url: Annotated[str | None, typer.Option(help="A running teacher. Left out: one is started.")] = None,
+    stories: Annotated[int | None, typer.Option(min=1, help="Stories to write; the run's own number or 200.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for the report; left out: evaluations/ of the run.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure one checkpoint: minimal pairs, entity tracking, and stories judged by a teacher."""
+    from services.local import evaluating
+    from services.local.plan import checked_eval_data, checked_teacher, chosen_teacher
+
+    if teacher is not None and teacher_url is not None:
+        raise CommandError("--teacher starts a teacher and --teacher-url asks a running one; give one of them")
+    judge = checked_teacher(chosen_teacher(teacher))
+    what = evaluating.What(checkpoint, checked_eval_data(eval_data), judge, teacher_url, stories, output)
+    report, folder = evaluating.evaluate(what, _console(stderr=True))
+    if as_json:
+        typer.echo(report.model_dump_json(indent=2))
+    else:
+        evaluating.show(report, folder, _console())
+
+
+@app.command()
 def doctor(runs_dir: RunsDir = Path("runs"), teacher: Teacher = None) -> None:
     """Say what this machine has and lacks, with the cure for each. Exits 1 when the default loop cannot run."""
     from services.local.doctor import doctor as run_doctor
@@ -173,10 +203,10 @@ def _story(text: str | None, file: Path | None) -> str:
         raise CommandError(f"the story cannot be read: {error}; expected UTF-8 text") from error
 
 
-def _console() -> Any:
+def _console(*, stderr: bool = False) -> "Console":
     from rich.console import Console
 
-    return Console()
+    return Console(stderr=stderr)
 
 
 def main() -> None:
@@ -185,9 +215,11 @@ def main() -> None:
 
 
 def guarded(command: Callable[[], object]) -> None:
-    """Run `command`; a CommandError becomes its message and its exit status."""
+    """Run `command`; a CommandError becomes its message and its exit status, a signal 130."""
     try:
         command()
+    except Interrupted:
+        raise SystemExit(130) from None
     except CommandError as error:
         print(f"fabula: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None

@@ -24,8 +24,8 @@ class Readiness:
 def readiness(url: str) -> Readiness:
     """Ask the service at `url` whether it is ready."""
     try:
-        response = httpx.get(f"{url}/readyz", timeout=10.0, trust_env=False)
-    except httpx.HTTPError as error:
+        response = httpx.get(f"{url.rstrip('/')}/readyz", timeout=10.0)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         return Readiness(ready=False, answered=False, reason=str(error) or type(error).__name__)
     return Readiness(response.is_success, answered=True, reason="" if response.is_success else _problem(response))
 

@@ -64,8 +64,8 @@ def make_plan(request: Request) -> Plan:
     ):
         return read_plan(runs_dir / request.run)
     settings = _settings(request)
-    teacher = _checked_teacher(chosen_teacher(request.teacher))
-    eval_data = _eval_data(request.eval_data)
+    teacher = checked_teacher(chosen_teacher(request.teacher))
+    eval_data = checked_eval_data(request.eval_data)
     name = request.run or f"{settings.preset}-{_identity(settings, teacher, eval_data)}"
     return Plan(name, runs_dir / name, settings, teacher, eval_data)
 
@@ -145,7 +145,12 @@ def chosen_teacher(said: str | None) -> str:
     return said or os.environ.get("FABULA_TEACHER") or DEFAULT_TEACHER
 
 
-def _checked_teacher(teacher: str) -> str:
+def checked_teacher(teacher: str) -> str:
+    """`teacher` in full; a folder becomes an absolute path.
+
+    Raises:
+        CommandError: there is no such kind of teacher.
+    """
     # Imported here: the teacher's settings read the environment, which most commands have no use for.
     from services.teacher.settings import parse_teacher
 
@@ -158,7 +163,12 @@ def _checked_teacher(teacher: str) -> str:
     return f"{backend}:{path.resolve() if path is not None and path.is_dir() else model or ''}"
 
 
-def _eval_data(folder: Path | None) -> Path | None:
+def checked_eval_data(folder: Path | None) -> Path | None:
+    """`folder` as an absolute path.
+
+    Raises:
+        CommandError: it is not a folder.
+    """
     if folder is None:
         return None
     path = folder.expanduser().resolve()

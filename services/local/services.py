@@ -47,7 +47,6 @@ def start_evaluator(children: Children, plan: Plan, port: int, redis_url: str, t
     """Start the evaluator over all runs beside this one."""
     command = [*_module("services.evaluator"), "--port", str(port), "--redis-url", redis_url]
     command += ["--runs-dir", str(plan.folder.parent), "--teacher-url", teacher_url]
-    command += ["--stories", str(plan.settings.evaluation.stories)]
     if plan.eval_data is not None:
         command += ["--eval-data", str(plan.eval_data)]
     return children.start("evaluator", command, log)

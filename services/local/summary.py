@@ -154,9 +154,10 @@ def measure(result: SuiteResult | None, key: str | None = None) -> Measure | Non
     return result.measures.get(key or result.headline or "")
 
 
-def criteria(result: SuiteResult | None) -> Sequence[str]:
-    """Names of the rubric's criteria in a story_quality result."""
-    return [key.removeprefix(CRITERION) for key in (result.measures if result else {}) if key.startswith(CRITERION)]
+def criterion_keys(result: SuiteResult | None) -> dict[str, str]:
+    """Key of each of the rubric's criteria among the measures of a story_quality result -> its name."""
+    keys = result.measures if result is not None else {}
+    return {key: key.removeprefix(CRITERION) for key in keys if key.startswith(CRITERION)}
 
 
 def _metrics(path: Path) -> tuple[list[PretrainMetrics], list[StepMetrics]]:

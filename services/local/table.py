@@ -8,15 +8,22 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from fabula_proto import SuiteResult
-from services.local.summary import CRITERION, Difference, ShownStory, Summary, criteria, measure, suite
+from fabula_proto import Measure, SuiteResult
+from services.local.summary import Difference, ShownStory, Summary, criterion_keys, measure, suite
 
-SUITES = (
-    ("blimp", "minimal pairs %"),
-    ("blimp_supplement", "  supplement %"),
-    ("entity_tracking", "entity tracking %"),
-)
 QUALITY = "story_quality"
+# Suite -> its title, the factor from its unit to what is shown, and the digits shown.
+SUITES = {
+    QUALITY: ("story score", 1.0, 2),
+    "blimp": ("minimal pairs %", 100.0, 1),
+    "blimp_supplement": ("  supplement %", 100.0, 1),
+    "entity_tracking": ("entity tracking %", 100.0, 1),
+}
+
+
+def suite_titles(suite: str) -> tuple[str, float, int]:
+    """Title, factor and digits of a suite; one that we do not know is shown as it comes."""
+    return SUITES.get(suite, (suite, 1.0, 3))
 
 
 def show(summary: Summary, console: Console) -> None:
@@ -35,7 +42,8 @@ def _parts(summary: Summary) -> Iterator[RenderableType]:
     yield Text("")
 
 
-def _table(title: str | None, *columns: str) -> Table:
+def plain_table(title: str | None, *columns: str) -> Table:
+    """A table with a rule under its head; the first column is text, the others are numbers."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     table.show_edge, table.pad_edge, table.padding = False, False, (0, 1, 0, 0)
     table.show_header = any(columns)
@@ -45,17 +53,16 @@ def _table(title: str | None, *columns: str) -> Table:
 
 
 def _scores(summary: Summary) -> Table:
-    table = _table(f"What {summary.run} gained", "", "before", "after", "change")
-    quality = suite(summary.before, QUALITY), suite(summary.after, QUALITY)
-    _add_suite(table, "story score", quality, None, 1.0, 2)
-    for name in criteria(quality[0]) or criteria(quality[1]):
-        _add_suite(table, f"  {name}", quality, CRITERION + name, 1.0, 2)
-    for name, title in SUITES:
-        _add_suite(table, title, (suite(summary.before, name), suite(summary.after, name)), None, 100.0, 1)
+    table = plain_table(f"What {summary.run} gained", "", "before", "after", "change")
+    for name, (title, scale, digits) in SUITES.items():
+        pair = suite(summary.before, name), suite(summary.after, name)
+        _add_row(table, title, pair, None, scale, digits)
+        for key, criterion in (criterion_keys(pair[0]) or criterion_keys(pair[1])).items():
+            _add_row(table, f"  {criterion}", pair, key, scale, digits)
     return table
 
 
-def _add_suite(
+def _add_row(
     table: Table,
     title: str,
     pair: tuple[SuiteResult | None, SuiteResult | None],
@@ -66,10 +73,9 @@ def _add_suite(
     before, after = measure(pair[0], key), measure(pair[1], key)
     change = ""
     if before is not None and after is not None:
-        gain = Difference.of(before, after)
-        change = _interval(gain.value, gain.low, gain.high, scale, f"+.{digits}f")
+        change = interval(Difference.of(before, after), scale, digits, "+")
     cells = [
-        _interval(value.value, value.low, value.high, scale, f".{digits}f") if value is not None else _absence(result)
+        interval(value, scale, digits) if value is not None else _absence(result)
         for value, result in ((before, pair[0]), (after, pair[1]))
     ]
     table.add_row(title, *cells, change)
@@ -79,8 +85,12 @@ def _absence(result: SuiteResult | None) -> str:
     return result.status if result is not None and result.status != "ok" else "not measured"
 
 
-def _interval(value: float, low: float, high: float, scale: float, form: str) -> str:
-    return f"{value * scale:{form}} [{low * scale:{form}}, {high * scale:{form}}]"
+def interval(measured: Measure | Difference, scale: float, digits: int, sign: str = "") -> str:
+    """`2.00 [1.80, 2.20]`."""
+    value, low, high = (
+        f"{number * scale:{sign}.{digits}f}" for number in (measured.value, measured.low, measured.high)
+    )
+    return f"{value} [{low}, {high}]"
 
 
 def verdict(summary: Summary) -> str:
@@ -100,7 +110,7 @@ def verdict(summary: Summary) -> str:
 
 def _notes(summary: Summary) -> Iterator[Text]:
     yield Text("In brackets: 95 % bootstrap interval; a change's is made from both.", "dim")
-    for name, title in ((QUALITY, "story score"), *SUITES):
+    for name, (title, _, _) in SUITES.items():
         results = suite(summary.before, name), suite(summary.after, name)
         known = next((r for r in reversed(results) if r is not None and r.status == "ok"), None)
         if known is not None and (headline := measure(known)) is not None:
@@ -119,7 +129,7 @@ def _items(result: SuiteResult) -> str:
 
 
 def _cost(summary: Summary) -> Table:
-    words = _table("Words", "", "")
+    words = plain_table("Words", "", "")
     report = summary.after or summary.before
     if report is not None:
         words.add_row("pretraining, seen", f"{report.pretraining_words:,}")
@@ -128,7 +138,7 @@ def _cost(summary: Summary) -> Table:
         words.add_row("  prompt, once", f"{last.words_prompt:,}", style="dim")
         words.add_row("  teacher's verdicts", f"{last.words_teacher:,}", style="dim")
         words.add_row("student's own, free", f"{last.words_student:,}")
-    time = _table("Time", "", "")
+    time = plain_table("Time", "", "")
     for phase in summary.phases:
         name = f"  {phase.name}" if phase.part else phase.name
         time.add_row(name, duration(phase.seconds), style="dim" if phase.part else "")
