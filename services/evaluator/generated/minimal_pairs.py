@@ -1,7 +1,8 @@
 """Minimal pairs in the words of a fairy tale, told in the past tense.
 
 Ours, not BLiMP's: a quick look at grammar in words that a small student has met. Every paradigm is balanced, so that
-preferring one form always (was over were, himself over herself) scores 50 %.
+preferring one form always (was over were, himself over herself) scores about 50 %; polarity_ever alone is not, since
+"ever" needs a negation and nothing of the kind needs its absence.
 """
 
 import random
