@@ -1,0 +1,1 @@
+"""The language-model judge in parts: the prompt, its tokens, the forward pass, loading."""
