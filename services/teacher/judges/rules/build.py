@@ -1,0 +1,249 @@
+"""Build the judge's data files (word list, word-class model) from corpora. Only counts leave the corpora, no text.
+
+    python -m services.teacher.judges.rules.build --corpora FOLDER
+
+FOLDER holds childrens_stories.jsonl, tinystories_sample.jsonl and short_fiction.jsonl.gz; only rows of split `train`
+are read. Needs numpy and, for the parts of speech that a word form can have, `lemminflect` 0.2.3 (MIT; after the NIH
+SPECIALIST Lexicon): `pip install lemminflect`. Neither is needed to judge. The same input gives the same files.
+
+The class model is a bigram hidden Markov model over word classes, trained by expectation maximisation with a dictionary
+that says which classes a word can have (Kupiec 1992; Merialdo 1994); frequent function words are classes of their own.
+"""
+
+import argparse
+import gzip
+import importlib
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from services.teacher.judges.rules.classes import MARKS, OPEN, coarse_classes, encode_table, fine_classes
+from services.teacher.judges.rules.text import Sentence, read
+
+DATA = Path(__file__).parent / "data"
+SOURCES = {"childrens_stories.jsonl": 10**9, "tinystories_sample.jsonl": 10**9, "short_fiction.jsonl.gz": 3_000_000}
+MIN_COUNT, MIN_COUNT_UNLISTED, MAX_LENGTH = 4, 60, 18
+EM_SENTENCES, EM_LENGTH, EM_ROUNDS = 60_000, 28, 6
+_TAGS = {"NN": "NN", "NNS": "NNS", "VB": "VB", "VBD": "VBD", "VBN": "VBN", "VBG": "VBG", "VBZ": "VBZ"} | {
+    "JJ": "JJ", "JJR": "JJ", "JJS": "JJ", "RB": "RB", "RBR": "RB", "RBS": "RB"
+}  # fmt: skip
+
+
+def train_texts(folder: Path) -> Iterator[str]:
+    """The texts of split `train`, at most the stated number of words a source."""
+    for name, limit in SOURCES.items():
+        path, words = folder / name, 0
+        with gzip.open(path, "rt", encoding="utf-8") if name.endswith(".gz") else path.open(encoding="utf-8") as lines:
+            for line in lines:
+                row = json.loads(line)
+                if row["split"] == "train" and words < limit:
+                    words += len(row["text"].split())
+                    yield row["text"]
+
+
+def dictionary_tags(words: list[str]) -> dict[str, tuple[str, ...]]:
+    """The open classes each word form can have, by lemminflect; empty for a word it does not know."""
+    lemminflect: Any = importlib.import_module("lemminflect")
+    tags: dict[str, tuple[str, ...]] = {}
+    for word in words:
+        found: set[str] = set()
+        for pos, lemmas in lemminflect.getAllLemmas(word).items():
+            for lemma in lemmas:
+                for tag, forms in lemminflect.getAllInflections(lemma, upos=pos).items():
+                    if word in forms and tag in _TAGS:
+                        found.add(_TAGS[tag])
+        if "NN" in found and not word.endswith("s"):
+            found.discard("NNS")  # listed as its own plural: ability, fish
+        tags[word] = tuple(sorted(found))
+    return tags
+
+
+def count_words(sentences: list[Sentence]) -> tuple[Counter[str], Counter[str]]:
+    """Occurrences of each lower-case word, and how many of them were capitalised where no sentence starts."""
+    counts: Counter[str] = Counter()
+    capitals: Counter[str] = Counter()
+    for sentence in sentences:
+        for token in sentence.tokens:
+            if token.kind == "word":
+                counts[token.lower] += 1
+                capitals[token.lower] += token.surface[0].isupper() and not token.first
+    return counts, capitals
+
+
+class Tagger:
+    """The dictionary-constrained hidden Markov model while it is being trained. K classes, V words."""
+
+    def __init__(self, lexicon: dict[str, tuple[str, ...]]) -> None:
+        self.classes = fine_classes()
+        self.index = {c: i for i, c in enumerate(self.classes)}
+        self.words = {w: i for i, w in enumerate(lexicon)}
+        k = len(self.classes)
+        self.allowed_VK = np.zeros((len(lexicon), k))
+        for word, i in self.words.items():
+            for tag in lexicon[word]:
+                self.allowed_VK[i, self.index[tag]] = 1.0
+        self.transition_KK = np.full((k, k), 1.0 / k)
+        self.emission_VK = self.allowed_VK / np.maximum(self.allowed_VK.sum(0), 1.0)
+
+    def expectation_maximisation(self, batches: list[np.ndarray[Any, Any]]) -> float:
+        """One round over `batches` of word ids (B, T); returns the mean log-likelihood a token in nats."""
+        k = len(self.classes)
+        pairs = np.zeros((k, k))
+        emitted = np.zeros(self.allowed_VK.shape)
+        log_likelihood = tokens = 0.0
+        for ids in batches:
+            emit = self.emission_VK[ids] + 1e-12 * self.allowed_VK[ids]  # B T K
+            alpha, scale = np.zeros(emit.shape), np.zeros(ids.shape)
+            alpha[:, 0] = emit[:, 0] * self.transition_KK[self.index["^"]]
+            for t in range(ids.shape[1]):
+                if t:
+                    alpha[:, t] = (alpha[:, t - 1] @ self.transition_KK) * emit[:, t]
+                scale[:, t] = alpha[:, t].sum(1) + 1e-300
+                alpha[:, t] /= scale[:, t, None]
+            beta = np.ones((len(ids), k))
+            for t in range(ids.shape[1] - 1, -1, -1):
+                np.add.at(emitted, ids[:, t], alpha[:, t] * beta)
+                if t:
+                    message = emit[:, t] * beta / scale[:, t, None]
+                    pairs += self.transition_KK * (alpha[:, t - 1].T @ message)
+                    beta = message @ self.transition_KK.T
+                else:
+                    pairs[self.index["^"]] += (alpha[:, 0] * beta).sum(0)
+            log_likelihood += float(np.log(scale).sum())
+            tokens += ids.size
+        self.transition_KK = (pairs + 0.05) / (pairs + 0.05).sum(1, keepdims=True)
+        self.emission_VK = emitted * self.allowed_VK
+        self.emission_VK /= np.maximum(self.emission_VK.sum(0), 1e-12)
+        self.posterior_VK = emitted / np.maximum(emitted.sum(1, keepdims=True), 1e-12)
+        return log_likelihood / tokens
+
+    def decode(self, ids: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """The most probable class of each token (B, T) given its whole sentence."""
+        emit = self.emission_VK[ids] + 1e-12 * self.allowed_VK[ids]
+        alpha = np.zeros(emit.shape)
+        alpha[:, 0] = emit[:, 0] * self.transition_KK[self.index["^"]]
+        for t in range(1, ids.shape[1]):
+            alpha[:, t] = (alpha[:, t - 1] @ self.transition_KK) * emit[:, t]
+            alpha[:, t] /= alpha[:, t].sum(1, keepdims=True) + 1e-300
+        beta = np.ones((len(ids), len(self.classes)))
+        path = np.zeros(ids.shape, dtype=np.int64)
+        for t in range(ids.shape[1] - 1, -1, -1):
+            path[:, t] = (alpha[:, t] * beta).argmax(1)
+            beta = (emit[:, t] * beta) @ self.transition_KK.T
+            beta /= beta.sum(1, keepdims=True) + 1e-300
+        return path
+
+
+def symbols(sentence: Sentence, lexicon: dict[str, tuple[str, ...]]) -> list[str]:
+    """A sentence as lexicon entries: words, marks, and `<NAME>`-like stand-ins for what the lexicon lacks."""
+    out = []
+    for token in sentence.tokens:
+        if token.kind == "word":
+            capital = token.surface[0].isupper()
+            if token.lower in lexicon and not (capital and not token.first and lexicon[token.lower][0] in OPEN):
+                out.append(token.lower)
+            else:
+                out.append("<NAME>" if capital else "<UNKNOWN>")
+        else:
+            out.append({"end": ".", "pause": "," if token.surface == "," else ";", "number": "<NUM>"}[token.kind])
+    return out
+
+
+def main() -> None:
+    """Read the corpora, train, write the data files."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpora", type=Path, required=True)
+    folder = parser.parse_args().corpora
+    sentences = [s for text in train_texts(folder) for s in read(text).sentences]
+    counts, capitals = count_words(sentences)
+    tags = dictionary_tags([w for w, n in sorted(counts.items()) if n >= MIN_COUNT])
+    own = set(fine_classes())
+    lexicon: dict[str, tuple[str, ...]] = {w: (w,) for w in sorted(own - set(OPEN) - set(MARKS) - {"^"})}
+    for word, possible in tags.items():
+        name = capitals[word] > 0.6 * counts[word]
+        if word not in own and len(word) <= MAX_LENGTH and not name and len(word) > 1:
+            if possible:
+                lexicon[word] = possible
+            elif counts[word] >= MIN_COUNT_UNLISTED:
+                lexicon[word] = ("NN", "JJ", "RB")
+    entries = lexicon | {",": (",",), ";": (";",), ".": (".",), "<NAME>": ("NAME",), "<NUM>": ("NUM",)}
+    entries["<UNKNOWN>"] = ("NN", "NNS", "JJ", "VB", "VBD", "VBG", "RB")
+    tagger = Tagger(entries)
+    batches, rest = em_batches(sentences, tagger, lexicon)
+    for round_ in range(EM_ROUNDS):
+        print(f"round {round_ + 1}: {tagger.expectation_maximisation(batches):.4f} nats a token")
+    write_lexicon(lexicon, tagger, counts)
+    write_grammar(tagger, batches)
+    print(f"{len(lexicon)} words, {len(tagger.classes)} classes, {rest} sentences not used")
+
+
+def em_batches(
+    sentences: list[Sentence], tagger: Tagger, lexicon: dict[str, tuple[str, ...]]
+) -> tuple[list[np.ndarray[Any, Any]], int]:
+    """Sentences of equal length together, at most EM_SENTENCES, spread evenly over the corpora."""
+    by_length: defaultdict[int, list[list[int]]] = defaultdict(list)
+    step = max(1, len(sentences) // EM_SENTENCES)
+    for sentence in sentences[::step]:
+        ids = [tagger.words[s] for s in symbols(sentence, lexicon)]
+        if 3 <= len(ids) <= EM_LENGTH and sentence.closed:
+            by_length[len(ids)].append(ids)
+    batches = [
+        np.array(group[i : i + 1024]) for _, group in sorted(by_length.items()) for i in range(0, len(group), 1024)
+    ]
+    return batches, len(sentences) - sum(len(b) for b in batches)
+
+
+def write_lexicon(lexicon: dict[str, tuple[str, ...]], tagger: Tagger, counts: Counter[str]) -> None:
+    """word, classes by probability (those below 8 % dropped), 10 x Zipf frequency (log10 per billion words)."""
+    total = sum(counts.values())
+    lines = []
+    for word in sorted(lexicon):
+        row = tagger.posterior_VK[tagger.words[word]]
+        ranked = sorted(lexicon[word], key=lambda c: (-round(float(row[tagger.index[c]]), 6), c))
+        # Expectation maximisation is too sure of itself between past tense and participle: both stay possible.
+        kept = [c for c in ranked if row[tagger.index[c]] >= 0.08 or c in {"VBD", "VBN"}] or ranked[:1]
+        shares = [
+            f"{c}:{max(8, min(99, round(100 * float(row[tagger.index[c]]))))}" if len(kept) > 1 else c for c in kept
+        ]
+        zipf = round(10 * math.log10(max(counts[word], 1) / total * 1e9))
+        lines.append(f"{word}\t{' '.join(shares)}\t{zipf}")
+    text = "\n".join(lines) + "\n"
+    (DATA / "lexicon.tsv.gz").write_bytes(gzip.compress(text.encode(), 9, mtime=0))
+
+
+def write_grammar(tagger: Tagger, batches: list[np.ndarray[Any, Any]]) -> None:
+    """Association tables in nats: of neighbours (K, K), and what the word before them adds (coarse classes, cubed)."""
+    k, m = len(tagger.classes), max(coarse_classes().values()) + 1
+    coarse = np.array([coarse_classes()[c] for c in tagger.classes])
+    pairs, triples = np.zeros((k, k)), np.zeros((m, m, m))
+    for ids in batches:
+        path = tagger.decode(ids)
+        start = np.full((len(ids), 1), tagger.index["^"])
+        path = np.concatenate([start, start, path], axis=1)
+        np.add.at(pairs, (path[:, 1:-1], path[:, 2:]), 1)
+        c = coarse[path]
+        np.add.at(triples, (c[:, :-2], c[:, 1:-1], c[:, 2:]), 1)
+    unigram = (pairs.sum(0) + 1.0) / (pairs.sum() + k)
+    smooth = 20.0
+    conditional = (pairs + smooth * unigram) / (pairs.sum(1, keepdims=True) + smooth)
+    pmi = np.log(conditional / unigram)
+    coarse_pairs = triples.sum(0)
+    backoff = (coarse_pairs + 1e-3) / (coarse_pairs + 1e-3).sum(1, keepdims=True)
+    given = (triples + 30.0 * backoff[None]) / (triples.sum(2, keepdims=True) + 30.0)
+    gain = np.log(given / backoff[None])
+    grammar = {
+        "classes": tagger.classes,
+        "pairs": encode_table(pmi.ravel().tolist()),
+        "triples": encode_table(gain.ravel().tolist()),
+    }
+    text = json.dumps(grammar, separators=(",", ":"))
+    (DATA / "grammar.json.gz").write_bytes(gzip.compress(text.encode(), 9, mtime=0))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""The judge itself: the embedded default teacher."""
+
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+
+from fabula_proto import Story, TeacherIdentity, Verdict
+from services.teacher.judges.base import JudgeUnavailableError
+from services.teacher.judges.rules.classes import PACKAGE
+from services.teacher.judges.rules.measures import measure
+from services.teacher.judges.rules.scoring import CRITERIA, constants, distribution, levels
+from services.teacher.rubric import Rubric
+
+MODEL = "fabula-rules"
+DATA_FILES = ("groups.yaml", "lexicon.tsv.gz", "grammar.json.gz")
+
+
+@cache
+def revision() -> str:
+    """First 12 hexadecimal digits of the SHA-256 over the rule set's version, constants and data files."""
+    digest = hashlib.sha256(constants().encode())
+    for name in DATA_FILES:
+        digest.update(resources.files(PACKAGE).joinpath("data", name).read_bytes())
+    return digest.hexdigest()[:12]
+
+
+class RulesJudge:
+    """Judges by measures alone: no weights, no randomness, the same verdict everywhere.
+
+    Raises:
+        JudgeUnavailableError: the rubric asks for a criterion that the rules do not know.
+    """
+
+    def __init__(self, rubric: Rubric) -> None:
+        unknown = [c.name for c in rubric.criteria if c.name not in CRITERIA]
+        if unknown:
+            raise JudgeUnavailableError(
+                f"the rules judge knows {', '.join(CRITERIA)}, not {', '.join(unknown)}; "
+                f"take a rubric with these criteria, or a language model as the teacher"
+            )
+        self._rubric = rubric
+        self._identity = TeacherIdentity(
+            backend="rules",
+            model=MODEL,
+            revision=revision(),
+            rubric=rubric.name,
+            rubric_version=rubric.version,
+            rubric_hash=rubric.hash,
+            mode="rules",
+        )
+
+    @property
+    def identity(self) -> TeacherIdentity:
+        """Backend `rules`; the revision changes with any constant or data file."""
+        return self._identity
+
+    def judge(self, stories: Sequence[Story]) -> list[Verdict]:
+        """One verdict a story, in order; always ok."""
+        return [self._verdict(story) for story in stories]
+
+    def _verdict(self, story: Story) -> Verdict:
+        measures = measure(story.text)
+        if not measures.tells:
+            return self._rubric.zero_verdict(story.id, flags=("too_short",))
+        found = levels(measures)
+        count = self._rubric.levels
+        return self._rubric.verdict(
+            story.id, {c.name: distribution(found[c.name], count) for c in self._rubric.criteria}
+        )

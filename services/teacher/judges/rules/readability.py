@@ -1,0 +1,163 @@
+"""Readability: is it English in sentences? Fluency of word classes, sentence shape, known words, typical errors."""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from services.teacher.judges.rules.lexicon import Word
+from services.teacher.judges.rules.text import Document
+
+LIST_RUN = 3  # words in a row of the same open class, or names: the third and later ones are a list, not prose
+WINDOW = 3  # tokens over which a break in fluency is looked for
+BREAK = -0.35  # mean association (nats) below which a window counts as broken
+LONGEST, SHORTEST = 38, 3  # words of a sentence that a child can follow (plain-language guides: 15-20 on average)
+
+_PAST = frozenset({"was", "were", "had", "did", "said", "asked", "went", "came", "got", "saw", "knew", "made", "took"})
+_PAST_2 = frozenset({"thought", "wanted"})
+_PRESENT = frozenset(
+    {"is", "are", "am", "has", "have", "do", "does", "say", "says", "go", "come", "get", "see", "know"}
+)
+_PRESENT_2 = frozenset({"make", "take", "think", "want", "let", "'s", "'re", "'m", "'ve"})
+_MODAL = frozenset({"will", "would", "can", "could", "shall", "should", "may", "might", "must", "cannot", "'ll", "'d"})
+PAST_LABELS = _PAST | _PAST_2 | {"VBD"}
+PRESENT_LABELS = _PRESENT | _PRESENT_2 | {"VBZ"}
+FINITE_LABELS = PAST_LABELS | PRESENT_LABELS | _MODAL
+_OPEN_RUN = frozenset({"NN", "NNS", "JJ", "VB", "VBG", "VBD", "VBN", "VBZ", "RB", "NAME"})
+_VOWEL_SOUND = ("hour", "honest", "honour", "honor", "heir")
+_CONSONANT_SOUND = ("one", "once", "uni", "use", "usu", "eu", "ewe", "ukul", "ura", "ute", "uto")
+_SINGULAR = frozenset({"he", "she", "it"})
+_NOT_AFTER_SINGULAR = frozenset({"were", "are", "have", "do", "am", "VB", "'m", "'re", "'ve"})
+_PLURAL = frozenset({"we", "they", "you"})
+_NOT_AFTER_PLURAL = frozenset({"was", "is", "has", "does", "am", "VBZ", "'m"})
+_NOT_AFTER_I = frozenset({"is", "are", "has", "does", "VBZ", "'s", "'re"})
+_SUBJECT_ONLY = frozenset({"he", "she", "they", "we", "i"})
+_ARTICLES = frozenset({"a", "an", "the", "my", "your", "his", "its", "our", "their", "every"})
+_NOT_AFTER_ARTICLE = frozenset(
+    {"the", "a", "an", "and", "but", "was", "were", "is", "he", "she", "they", "it", "him", "VBZ"}
+)
+_BARE = frozenset({"to", "n't", "did", "could", "would", "should", "can", "must", "will"})
+_NOT_BARE = frozenset({"VBD", "VBZ", "was", "were", "went", "came", "said", "saw", "took", "made", "had"})
+_BEFORE_BASE_FORM = frozenset(
+    {"let", "made", "make", "did", "does", "saw", "see", "if", "that", "could", "would", "should"}
+)
+_PREPOSITIONS = frozenset({"of", "in", "at", "with", "from", "into", "on", "under", "upon"})
+
+
+class Readability(NamedTuple):
+    """Shares are 0..1; errors are counts a hundred words."""
+
+    known_words: float  # share of lower-case words that the list knows, or that are formed from one it knows
+    association: float  # mean nats a token by which neighbours fit (SLOR over word classes)
+    broken: float  # share of windows of WINDOW tokens that fit worse than BREAK
+    sentence_fit: float  # share of words in sentences of SHORTEST..LONGEST words, smoothly
+    finite: float  # share of sentences with a finite verb
+    listed: float  # share of words that stand in bare lists
+    capitals: float  # share of words inside sentences that start with a capital
+    agreement_errors: float
+    case_errors: float
+    mark_errors: float
+
+
+def readability(document: Document, sentences: Sequence[Sequence[Word]], doubled: int) -> Readability:
+    """Measure a tagged story of at least one word."""
+    lower = unknown = inner = capital = listed = finite = windows = broken = tokens = 0
+    association = fit = 0.0
+    agreement, case, marks = float(doubled), 0.0, 2.0 * document.unbalanced_quotes + document.odd_marks
+    for number, sentence in enumerate(sentences):
+        words = [w for w in sentence if w.token.kind == "word"]
+        for w in words:
+            surface = w.token.surface
+            if surface[0].isupper():
+                if not w.token.first:
+                    inner, capital = inner + 1, capital + (surface != "I")
+            else:
+                lower, unknown = lower + 1, unknown + (not w.known)
+                inner += not w.token.first
+                case += (w.token.lower == "i") + (
+                    w.token.first and number > 0 and not w.token.quoted and surface.islower()
+                )
+        scores = [max(-3.0, min(3.0, w.association)) for w in sentence]
+        association, tokens = association + sum(scores), tokens + len(scores)
+        for i in range(len(scores) - WINDOW + 1):
+            windows += 1
+            broken += sum(scores[i : i + WINDOW]) < BREAK * WINDOW
+        fit += len(words) * _length_fit(len(words), short_is_fine=any(w.token.quoted for w in words))
+        finite += any(w.label in FINITE_LABELS for w in words) or (len(words) <= 4 and words[0].token.quoted)
+        listed += _listed(sentence)
+        agreement += _agreement_errors(sentence)
+        marks += _mark_errors(sentence)
+    per_hundred = 100.0 / max(20, document.words)
+    count = max(1, document.words)
+    return Readability(
+        known_words=1.0 - unknown / max(1, lower),
+        association=association / max(1, tokens),
+        broken=broken / max(1, windows),
+        sentence_fit=fit / count,
+        finite=finite / max(1, len(sentences)),
+        listed=listed / count,
+        capitals=capital / max(1, inner),
+        agreement_errors=agreement * per_hundred,
+        case_errors=case * per_hundred,
+        mark_errors=marks * per_hundred,
+    )
+
+
+def _length_fit(words: int, *, short_is_fine: bool) -> float:
+    if words > LONGEST:
+        return (LONGEST / words) ** 2
+    if words < SHORTEST and not short_is_fine:
+        return 0.4
+    return 1.0
+
+
+def _listed(sentence: Sequence[Word]) -> int:
+    """Words in runs of one open class with nothing but commas between: `fox, owl, bear, wolf`."""
+    run = total = 0
+    previous = ""
+    for w in sentence:
+        if w.label in {",", ";"}:
+            continue
+        run = (
+            run + 1
+            if w.label in _OPEN_RUN and (w.label == previous or {w.label, previous} <= {"NN", "NNS", "NAME"})
+            else 1
+        )
+        total += run > LIST_RUN
+        previous = w.label
+    return total
+
+
+def _agreement_errors(sentence: Sequence[Word]) -> int:
+    """Typical slips between neighbours: he were, they was, a apple, to went, with he, the a."""
+    errors = 0
+    before = ""
+    for a, b in itertools.pairwise(sentence):
+        x, y, label = a.token.lower, b.token.lower, b.label
+        if x == "a":
+            errors += (y[0] in "aeiou" and not y.startswith(_CONSONANT_SOUND)) or label == "NNS"
+        elif x == "an":
+            errors += b.token.kind == "word" and y[0] not in "aeiou" and not y.startswith(_VOWEL_SOUND)
+        if x in _ARTICLES:
+            errors += label in _NOT_AFTER_ARTICLE
+        elif x in _SINGULAR:
+            errors += label in _NOT_AFTER_SINGULAR and before not in _BEFORE_BASE_FORM
+        elif x in _PLURAL:
+            errors += label in _NOT_AFTER_PLURAL
+        elif x == "i":
+            errors += label in _NOT_AFTER_I
+        elif x in _BARE:
+            errors += label in _NOT_BARE
+        elif x in _PREPOSITIONS:
+            errors += y in _SUBJECT_ONLY or (label in FINITE_LABELS and label not in {"VBD", "let", "do", "'s"})
+        before = x
+    return errors
+
+
+def _mark_errors(sentence: Sequence[Word]) -> int:
+    """Marks beside marks (", ."), a sentence that starts with a mark, endless exclamation."""
+    errors = int(sentence[0].token.kind in ("pause", "end")) if sentence else 0
+    for a, b in itertools.pairwise(sentence):
+        errors += (
+            a.token.kind in ("pause", "end") and b.token.kind in ("pause", "end") and a.token.quoted == b.token.quoted
+        )
+    return errors + sum(w.token.kind == "end" and len(w.token.surface) > 3 for w in sentence)
