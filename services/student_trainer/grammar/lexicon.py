@@ -42,7 +42,10 @@ def being(rng: Random, adjectives: str, kinds: list[str], named: float) -> Chara
 
 
 def cast(rng: Random) -> dict[str, str]:
-    """Slots of a tale: a hero, a helper and a villain of three kinds, things, places, food, an image."""
+    """Slots of a tale: a hero, a helper and a villain of three kinds, things, places, food, an image.
+
+    `he`, `him`, `his`, `himself` are the hero's; `thing` and `other` are two things, `a_gift` is the other one.
+    """
     hero = being(rng, "hero_adjectives", [*neutral_kinds(), *words("folk_her"), *words("folk_his")], named=0.7)
     helper = being(rng, "helper_adjectives", [k for k in neutral_kinds() if k != hero.kind], named=0.0)
     taken = (hero.kind, helper.kind)
@@ -55,12 +58,13 @@ def cast(rng: Random) -> dict[str, str]:
     slots = {**hero.slots("hero"), **helper.slots("helper"), **villain.slots("villain")}
     for form in ("he", "him", "his", "himself"):
         slots[form] = slots[f"hero.{form}"]
-    adjective = rng.choice(words("thing_adjectives"))
+    adjective, other_adjective = rng.sample(words("thing_adjectives"), 2)
     slots |= {
         "thing": things[0],
         "a_thing": f"a {adjective} {things[0]}",
         "the_thing": f"the {adjective} {things[0]}",
         "other": things[1],
+        "a_gift": f"a {other_adjective} {things[1]}",
         "place": places[0],
         "place2": places[1],
         "food": foods[0],

@@ -5,6 +5,7 @@ from random import Random
 from services.student_trainer.grammar.expand import capitalise, expand
 from services.student_trainer.grammar.lexicon import cast
 from services.student_trainer.grammar.material import plots, riddles, tale_lines
+from services.student_trainer.words import count_words
 
 LONG_OPENING = "Let me tell you a long, magical tale. Once upon a time, in a faraway land,"
 OPENING = "Once upon a time, in a faraway land,"
@@ -17,6 +18,12 @@ OPENINGS = {
 """Chance of each way to begin. Good and bad tales begin alike, so that a beginning says nothing of what follows."""
 
 
+TALE_WORDS_MAX = 74
+"""Of a whole tale after its opening, so that nearly all of them end within the 90 tokens that a student may write."""
+SKIP = "-"
+"""A line that tells nothing: the beat is left out."""
+
+
 def whole_tale(rng: Random) -> str:
     """A tale with one hero, a problem, a try, a helper, a resolution and an ending."""
     return f"{_opening(rng)} {' '.join(tale_beats(rng))}"
@@ -24,14 +31,15 @@ def whole_tale(rng: Random) -> str:
 
 def tale_beats(rng: Random) -> list[str]:
     """The beats of a whole tale after its opening, the first in lower case."""
-    plot = rng.choice(plots())
-    slots = tale_slots(rng)
-    chosen = [rng.choice(alternatives) for alternatives in plot]
-    endings = tale_lines("endings")
-    if any("{a_helper}" in line for line in chosen):
-        endings += tale_lines("shared_endings")
-    beats = [expand(line, slots, rng) for line in (*chosen, rng.choice(endings))]
-    return [beats[0], *(capitalise(beat) for beat in beats[1:])]
+    while True:
+        slots = tale_slots(rng)
+        chosen = [line for line in map(rng.choice, rng.choice(plots())) if line != SKIP]
+        endings = tale_lines("endings")
+        if any("{a_helper}" in line for line in chosen):
+            endings += tale_lines("shared_endings")
+        beats = [expand(line, slots, rng) for line in (*chosen, rng.choice(endings))]
+        if sum(map(count_words, beats)) <= TALE_WORDS_MAX:
+            return [beats[0], *(capitalise(beat) for beat in beats[1:])]
 
 
 def tale_slots(rng: Random) -> dict[str, str]:
@@ -62,7 +70,8 @@ def broken_tale(rng: Random) -> str:
 def _beat(rng: Random, *, first: bool) -> str:
     plot = rng.choice(plots())
     alternatives = plot[0] if first else rng.choice(plot[1:])
-    return expand(rng.choice(alternatives), tale_slots(rng), rng)
+    line = rng.choice([alternative for alternative in alternatives if alternative != SKIP])
+    return expand(line, tale_slots(rng), rng)
 
 
 def _opening(rng: Random) -> str:
