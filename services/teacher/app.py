@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
 
 from fabula_proto import PROBLEM_MEDIA_TYPE, Problem, ScoreRequest, ScoreResponse, Story
 from services.teacher.info import Alive, Ready, TeacherInfo
@@ -97,11 +98,14 @@ def _add_score(app: FastAPI, service: TeacherService) -> None:
 async def _read_body(request: Request, max_bytes: int) -> bytes:
     """The request's body, never more than `max_bytes` of it in memory."""
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > max_bytes:
-            detail = f"the body has more than {max_bytes} bytes; send fewer stories a request"
-            raise ProblemError(413, "Body too large", detail)
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > max_bytes:
+                detail = f"the body has more than {max_bytes} bytes; send fewer stories a request"
+                raise ProblemError(413, "Body too large", detail)
+    except ClientDisconnect as error:
+        raise ProblemError(400, "Body cut off", "the client left before its body ended; send it whole") from error
     return bytes(body)
 
 

@@ -1,6 +1,5 @@
 """The teacher's queue worker against a real Redis server."""
 
-import threading
 from pathlib import Path
 
 import pytest
@@ -58,29 +57,6 @@ def test_a_batch_nobody_can_judge_is_answered_with_failed_verdicts(redis_url: st
     assert [v.status for v in answer.verdicts] == [VerdictStatus.FAILED] * 2
     assert "wake it up" in (answer.verdicts[0].reason or "")
     assert [letter.deliveries for letter in letters] == [2]
-
-
-def test_http_is_answered_while_a_long_batch_is_judged(redis_url: str) -> None:
-    judge = WordJudge()
-    judge.gate.clear()
-    with Streams(redis_url) as streams, teacher(judge, redis_url=redis_url, slice_stories=1) as client:
-        until_ready(client)
-        streams.publish(STORIES_STREAM, batch(*[TALE] * 20))
-        assert judge.entered.wait(20)
-        done = threading.Event()
-
-        def ask() -> None:
-            client.post("/score", json={"stories": [{"id": "http", "text": TALE}]}).raise_for_status()
-            done.set()
-
-        asking = threading.Thread(target=ask)
-        asking.start()
-        threading.Event().wait(0.2)  # the request reaches the room while the first slice is judged
-        judge.gate.set()
-        assert done.wait(20)
-        asking.join()
-        assert answers(streams, 1)[0].verdicts[-1].status is VerdictStatus.OK
-    assert judge.calls.index(["http"]) <= 2
 
 
 def test_readiness_follows_redis_and_work_goes_on_when_it_is_back(tmp_path: Path, redis_server: LocalRedis) -> None:

@@ -1,6 +1,7 @@
 """The teacher over a real socket: what is answered to good and bad requests."""
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 
@@ -10,8 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fabula_proto import PROBLEM_MEDIA_TYPE, Problem, ScoreResponse
+from services.teacher.app import create_app
 from services.teacher.rubric import load_rubric
-from tests.teacher_helpers import WordJudge, teacher, until_ready
+from services.teacher.settings import TeacherSettings
+from tests.teacher_helpers import WordJudge, serving, teacher, until_ready
 
 TALE = "Once upon a time, a fox lost his lantern. He asked the owl. They found it at dawn."
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}  # what `curl -d` says of its body
@@ -100,6 +103,16 @@ def test_endless_body_is_cut_off(client: httpx.Client) -> None:
     assert "300000 bytes" in problem(client.post("/score", content=endless()), 413).detail
 
 
+def test_a_client_that_leaves_mid_body_is_no_fault_of_ours(
+    client: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    host, port = client.base_url.host, client.base_url.port
+    with socket.create_connection((host, port or 0)) as left:
+        left.sendall(b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+    assert client.get("/livez").status_code == 200
+    assert not [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")]
+
+
 def test_too_long_story_is_refused_and_its_neighbour_judged() -> None:
     with teacher(WordJudge(), max_story_chars=200) as client:
         answer = ScoreResponse.from_json(client.post("/score", json={"stories": [TALE * 3, TALE]}).content)
@@ -181,31 +194,6 @@ def test_the_lifespan_builds_the_rules_judge() -> None:
         assert client.get("/info").json()["identity"]["backend"] == "rules"
 
 
-def test_small_requests_are_answered_between_slices_of_a_big_one() -> None:
-    judge = WordJudge()
-    judge.gate.clear()
-    order: list[str] = []
-    with teacher(judge, slice_stories=1) as client:
-        url = str(client.base_url)
-
-        def ask(name: str, count: int) -> None:
-            stories = [{"id": f"{name}{i}", "text": TALE} for i in range(count)]
-            httpx.post(f"{url}/score", json={"stories": stories}, timeout=30).raise_for_status()
-            order.append(name)
-
-        big = threading.Thread(target=ask, args=("big", 12))
-        big.start()
-        assert judge.entered.wait(30)
-        small = threading.Thread(target=ask, args=("small", 1))
-        small.start()
-        threading.Event().wait(0.2)  # the small request reaches the room while the first slice is judged
-        judge.gate.set()
-        big.join(30)
-        small.join(30)
-    assert order == ["small", "big"]
-    assert judge.calls.index(["small0"]) <= 2
-
-
 def test_docs_work_offline_and_describe_the_body(client: httpx.Client) -> None:
     page = client.get("/docs").text
     assert "http://" not in page
@@ -216,3 +204,25 @@ def test_docs_work_offline_and_describe_the_body(client: httpx.Client) -> None:
     ref = api["paths"]["/score"]["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"]
     assert ref.rpartition("/")[2] in schemas
     assert {"ScoreRequest", "StoryInput", "ScoreResponse", "Verdict", "Problem"} <= set(schemas)
+
+
+def test_a_drain_finishes_what_has_begun_and_takes_nothing_new() -> None:
+    judge = WordJudge()
+    judge.gate.clear()
+    app = create_app(TeacherSettings(slice_stories=1), judge)
+    with serving(app) as client:
+        answers: list[int] = []
+
+        def ask() -> None:
+            answers.append(client.post("/score", json={"stories": [TALE, TALE]}).status_code)
+
+        begun = threading.Thread(target=ask)
+        begun.start()
+        assert judge.entered.wait(30)
+        app.state.service.drain()
+        assert "shutting down" in problem(client.get("/readyz"), 503).detail
+        assert client.get("/livez").status_code == 200
+        assert problem(client.post("/score", json={"stories": [TALE]}), 503).title == "Not ready"
+        judge.gate.set()
+        begun.join(30)
+    assert answers == [200]

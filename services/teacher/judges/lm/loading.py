@@ -46,6 +46,8 @@ def load_model(source: str, *, revision: str | None, device: str, dtype: str) ->
     """
     place = pick_device(device)
     number = pick_dtype(dtype, place)
+    if source.startswith("~"):
+        source = str(Path(source).expanduser())
     folder = Path(source)
     if _looks_like_a_path(source) and not (folder / "config.json").is_file():
         raise JudgeUnavailableError(
@@ -123,7 +125,7 @@ def folder_hash(folder: Path) -> str:
 
 
 def _looks_like_a_path(source: str) -> bool:
-    return source.startswith(("/", "./", "../", "~")) or Path(source).exists() or source.count("/") > 1
+    return source.startswith(("/", "./", "../")) or Path(source).exists() or source.count("/") > 1
 
 
 def _why(source: str, error: BaseException) -> str:
