@@ -6,8 +6,6 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -65,7 +63,8 @@ def tiny_gpt2(vocab_size: int, context: int = 256, seed: int = 0) -> PreTrainedM
         eos_token_id=2,
         pad_token_id=1,
     )
-    return GPT2LMHeadModel(config).eval()
+    model: PreTrainedModel = GPT2LMHeadModel(config).eval()
+    return model
 
 
 def tiny_llama(vocab_size: int) -> PreTrainedModel:
@@ -84,7 +83,8 @@ def tiny_llama(vocab_size: int) -> PreTrainedModel:
         eos_token_id=2,
         pad_token_id=1,
     )
-    return LlamaForCausalLM(config).eval()
+    model: PreTrainedModel = LlamaForCausalLM(config).eval()
+    return model
 
 
 def save_checkpoint(folder: Path, *, context: int = 256, seed: int = 0) -> Path:
@@ -94,11 +94,6 @@ def save_checkpoint(folder: Path, *, context: int = 256, seed: int = 0) -> Path:
     tokenizer.save_pretrained(folder)
     (folder / "manifest.json").write_text("{}\n", encoding="utf-8")
     return folder
-
-
-def load_pair(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """The checkpoint by plain transformers."""
-    return AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
 
 
 def brute_force(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, items: Sequence[Item]) -> list[list[float]]:

@@ -1,0 +1,189 @@
+"""One checkpoint measured from end to end: real model, real files, a real teacher behind a real socket."""
+
+import json
+import shutil
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from fabula_proto import EvaluationReport, SuiteResult
+from services.evaluator.adapters.checkpoint import load_checkpoint
+from services.evaluator.errors import AbandonedError, CheckpointError
+from services.evaluator.evaluation import evaluate_checkpoint
+from services.evaluator.progress import Progress
+from services.evaluator.request import EvaluationRequest
+from services.evaluator.settings import EvaluatorSettings
+from services.evaluator.writing import write_stories
+from tests.evaluator_helpers import no_progress, save_checkpoint
+from tests.teacher_helpers import WordJudge, teacher
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_checkpoint(tmp_path_factory.mktemp("runs") / "r" / "checkpoints" / "chck_2M_rl_5k")
+
+
+def settings(**given: object) -> EvaluatorSettings:
+    return EvaluatorSettings.model_validate({"torch_threads": 1, "worker": "test", **given})
+
+
+def suites(report: EvaluationReport) -> dict[str, SuiteResult]:
+    return {suite.suite: suite for suite in report.suites}
+
+
+def test_a_checkpoint_is_measured_on_generated_items_and_by_a_teacher(checkpoint: Path, tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    with teacher(WordJudge()) as client:
+        given = settings(
+            teacher_url=str(client.base_url), stories=12, max_new_tokens=20, story_batch=5, teacher_chunk=5
+        )
+        report = evaluate_checkpoint(EvaluationRequest.from_folder(checkpoint, tmp_path / "out"), given, seen.append)
+    by_name = suites(report)
+    assert {name: s.status for name, s in by_name.items()} == {
+        "blimp": "ok",
+        "blimp_supplement": "skipped",
+        "entity_tracking": "ok",
+        "story_quality": "ok",
+    }
+    assert by_name["blimp"].source == by_name["entity_tracking"].source == "generated"
+    assert by_name["blimp"].measures["accuracy"].n == 480
+    assert by_name["story_quality"].measures["total"].n == 12
+    assert by_name["story_quality"].teacher is not None
+    assert (report.pretraining_words, report.interaction_words, report.stage) == (2_000_000, 5_000, "interact")
+    assert EvaluationReport.from_json((tmp_path / "out" / "report.json").read_bytes()) == report
+    stories = json.loads((tmp_path / "out" / "story_quality" / "stories.json").read_text(encoding="utf-8"))
+    assert [s["text"] for s in stories["stories"]][:3] == [s.text for s in report.stories][:3]
+    predictions = json.loads((tmp_path / "out" / "blimp" / "predictions.json").read_text(encoding="utf-8"))
+    assert len(predictions["article_a_an"]["predictions"]) == 40
+    assert [p.suite for p in seen if p.done == p.total and p.done > 1] == ["blimp", "entity_tracking", "story_quality"]
+    assert sorted(p.name for p in (tmp_path / "out").rglob(".*")) == []
+
+
+def test_measuring_twice_gives_the_same_numbers(checkpoint: Path, tmp_path: Path) -> None:
+    request = EvaluationRequest.from_folder(checkpoint, tmp_path)
+    first, second = (evaluate_checkpoint(request, settings(suites=["blimp", "entity_tracking"])) for _ in range(2))
+    assert [s.measures for s in first.suites] == [s.measures for s in second.suites]
+
+
+def test_a_suite_that_fails_leaves_the_others_alone(checkpoint: Path, tmp_path: Path) -> None:
+    data = tmp_path / "fast_eval"
+    (data / "supplement_fast").mkdir(parents=True)
+    good = '{"sentence_good": "The fox was old.", "sentence_bad": "The fox were old."}\n'
+    (data / "supplement_fast" / "hypernym.jsonl").write_text(good, encoding="utf-8")
+    (data / "blimp_fast").mkdir()
+    (data / "blimp_fast" / "causative.jsonl").write_text(good + "oops\n", encoding="utf-8")
+    given = settings(eval_data=data, teacher_url="http://127.0.0.1:9", teacher_patience_s=0)
+    by_name = suites(evaluate_checkpoint(EvaluationRequest.from_folder(checkpoint, tmp_path / "out"), given))
+    assert by_name["blimp_supplement"].status == "ok"
+    assert by_name["blimp"].status == "failed"
+    assert "causative.jsonl, line 2: found oops" in (by_name["blimp"].reason or "")
+    assert by_name["entity_tracking"].status == "skipped"
+    assert by_name["story_quality"].status == "failed"
+    assert "start the teacher" in (by_name["story_quality"].reason or "")
+
+
+def test_a_wrong_folder_fails_what_needed_it(checkpoint: Path, tmp_path: Path) -> None:
+    given = settings(eval_data=tmp_path / "absent", suites=["blimp", "story_quality"])
+    blimp, stories = evaluate_checkpoint(EvaluationRequest.from_folder(checkpoint, tmp_path / "out"), given).suites
+    assert (blimp.status, stories.status) == ("failed", "skipped")
+    assert "no folder" in (blimp.reason or "")
+    assert "--teacher-url" in (stories.reason or "")
+
+
+def test_stopping_writes_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.suite == "entity_tracking":
+            raise AbandonedError("stopping")
+
+    with pytest.raises(AbandonedError):
+        evaluate_checkpoint(EvaluationRequest.from_folder(checkpoint, tmp_path / "out"), settings(), stop)
+    assert not (tmp_path / "out").exists()
+
+
+def test_items_longer_than_the_context_fail_their_suite(tmp_path: Path) -> None:
+    short = save_checkpoint(tmp_path / "short", context=40)
+    given = settings(suites=["blimp", "entity_tracking"])
+    blimp, boxes = evaluate_checkpoint(EvaluationRequest.from_folder(short, tmp_path / "out"), given).suites
+    assert (blimp.status, boxes.status) == ("ok", "failed")
+    assert "do not fit the checkpoint's context of 40 tokens" in (boxes.reason or "")
+
+
+@pytest.mark.parametrize("damage", ["no config", "cut weights", "nan", "lost tensor", "foreign tokenizer"])
+def test_a_damaged_checkpoint_is_refused(checkpoint: Path, tmp_path: Path, damage: str) -> None:
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "damaged"))
+    weights = folder / "model.safetensors"
+    tensors = load_file(weights)
+    if damage == "no config":
+        (folder / "config.json").unlink()
+    elif damage == "cut weights":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif damage == "nan":
+        tensors["transformer.h.0.mlp.c_fc.weight"][0, 0] = torch.nan
+        save_file(tensors, weights, metadata={"format": "pt"})
+    elif damage == "lost tensor":
+        del tensors["transformer.h.1.mlp.c_fc.weight"]
+        save_file(tensors, weights, metadata={"format": "pt"})
+    else:
+        big = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        big["model"]["vocab"] |= {f"extra{i}": 600 + i for i in range(50)}
+        (folder / "tokenizer.json").write_text(json.dumps(big), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=str(folder)):
+        load_checkpoint(folder)
+
+
+def test_the_same_seed_writes_the_same_stories_and_leaves_the_random_state_alone(checkpoint: Path) -> None:
+    loaded = load_checkpoint(checkpoint)
+    before = torch.random.get_rng_state()
+
+    def write(seed: int) -> list[str]:
+        stories = write_stories(
+            loaded.model,
+            loaded.tokenizer,
+            "Once",
+            stories=7,
+            seed=seed,
+            max_new_tokens=12,
+            batch_size=3,
+            done=no_progress,
+        )
+        assert all(s.tokens <= 12 and s.words == len(s.text.split()) for s in stories)
+        assert not any("</s>" in s.text or "<pad>" in s.text for s in stories)
+        return [s.text for s in stories]
+
+    assert write(1) == write(1)
+    assert write(1) != write(2)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_a_prompt_that_leaves_no_room_is_refused(checkpoint: Path) -> None:
+    loaded = load_checkpoint(checkpoint)
+    with pytest.raises(CheckpointError, match="do not fit the checkpoint's context of 256"):
+        write_stories(loaded.model, loaded.tokenizer, "Once", stories=1, seed=0, max_new_tokens=256, done=no_progress)
+
+
+def test_the_stories_are_those_of_plain_generate(checkpoint: Path) -> None:
+    """The first batch equals `generate` as anybody would call it, so a reader can repeat it."""
+    loaded = load_checkpoint(checkpoint)
+    ours = write_stories(
+        loaded.model, loaded.tokenizer, "The fox", stories=4, seed=5, max_new_tokens=10, done=no_progress
+    )
+    torch.manual_seed(5)
+    inputs = loaded.tokenizer(["The fox"] * 4, return_tensors="pt")
+    theirs = loaded.model.generate(  # type: ignore[operator]
+        inputs["input_ids"], attention_mask=inputs["attention_mask"], do_sample=True, top_k=0, max_new_tokens=10
+    )
+    length = inputs["input_ids"].shape[1]
+    texts = [str(loaded.tokenizer.decode(row[length:], skip_special_tokens=True)).strip() for row in theirs]
+    assert [s.text for s in ours] == texts
+
+
+def test_a_teacher_that_refuses_is_quoted(checkpoint: Path, tmp_path: Path) -> None:
+    with teacher(WordJudge(), max_stories=2) as client:
+        assert isinstance(client, httpx.Client)
+        given = settings(suites=["story_quality"], teacher_url=str(client.base_url), stories=4, max_new_tokens=8)
+        (result,) = evaluate_checkpoint(EvaluationRequest.from_folder(checkpoint, tmp_path), given).suites
+    assert result.status == "failed"
+    assert "answered 413: 4 stories in one request; at most 2" in (result.reason or "")
