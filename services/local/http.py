@@ -24,7 +24,7 @@ class Readiness:
 def readiness(url: str) -> Readiness:
     """Ask the service at `url` whether it is ready."""
     try:
-        response = httpx.get(f"{url.rstrip('/')}/readyz", timeout=10.0)
+        response = httpx.get(f"{url.rstrip('/')}/readyz", timeout=10.0, trust_env=not is_local(url))
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return Readiness(ready=False, answered=False, reason=str(error) or type(error).__name__)
     return Readiness(response.is_success, answered=True, reason="" if response.is_success else _problem(response))
@@ -38,7 +38,8 @@ def score(url: str, texts: Sequence[str]) -> ScoreResponse:
     """
     request = ScoreRequest(stories=tuple(StoryInput(text=text) for text in texts))
     try:
-        response = httpx.post(f"{url.rstrip('/')}/score", json=request.model_dump(exclude_none=True), timeout=TIMEOUT_S)
+        body = request.model_dump(exclude_none=True)
+        response = httpx.post(f"{url.rstrip('/')}/score", json=body, timeout=TIMEOUT_S, trust_env=not is_local(url))
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise CommandError(
             f"no teacher answers at {url} ({error or type(error).__name__}); start one with "
@@ -54,6 +55,11 @@ def score(url: str, texts: Sequence[str]) -> ScoreResponse:
             f"{url}/score does not speak Fabula's protocol ({error.error_count()} wrong values); is it a teacher?",
             exit_code=1,
         ) from error
+
+
+def is_local(url: str) -> bool:
+    """Whether `url` is on this machine: then no proxy from the environment stands between."""
+    return httpx.URL(url).host in ("localhost", "127.0.0.1", "::1")
 
 
 def _problem(response: httpx.Response) -> str:

@@ -1,5 +1,6 @@
 """Starts each service as a child process and waits until it is ready. The command lines of the house are here."""
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ LOADING = "is being built"  # how the teacher says that its model is on the way
 LOADING_S = 3600.0  # a teacher of 8B parameters is downloaded first
 READY_S = 120.0
 COMPLAINT_S = 10.0
+EVALUATOR_THREADS = "FABULA_EVALUATOR_TORCH_THREADS"
 
 
 def start_redis(children: Children, folder: Path) -> LocalRedis:
@@ -40,7 +42,7 @@ def start_teacher(children: Children, teacher: str, port: int, redis_url: str | 
     command = [*_module("services.teacher"), "--port", str(port)]
     if redis_url is not None:
         command += ["--redis-url", redis_url]
-    return children.start("teacher", command, log, env={"FABULA_TEACHER": teacher})
+    return children.start("teacher", command, log, env={**_environment(), "FABULA_TEACHER": teacher})
 
 
 def start_evaluator(children: Children, plan: Plan, port: int, redis_url: str, teacher_url: str, log: Path) -> Child:
@@ -49,7 +51,9 @@ def start_evaluator(children: Children, plan: Plan, port: int, redis_url: str, t
     command += ["--runs-dir", str(plan.folder.parent), "--teacher-url", teacher_url]
     if plan.eval_data is not None:
         command += ["--eval-data", str(plan.eval_data)]
-    return children.start("evaluator", command, log)
+    # Beside a trainer; threads of two torch processes that fight for the cores cost both more than they bring.
+    threads = os.environ.get(EVALUATOR_THREADS) or str(max(1, (os.cpu_count() or 1) // 2))
+    return children.start("evaluator", command, log, env={**_environment(), EVALUATOR_THREADS: threads})
 
 
 def start_trainer(
@@ -59,7 +63,7 @@ def start_trainer(
     command = [*_module("services.student_trainer"), part, str(folder), "--progress", progress]
     if redis_url is not None:
         command += ["--redis-url", redis_url]
-    return children.start("trainer", command, grace_s=TRAINER_GRACE_S)
+    return children.start("trainer", command, env=_environment(), grace_s=TRAINER_GRACE_S)
 
 
 def wait_ready(children: Children, child: Child, url: str, interrupts: Interrupts) -> None:
@@ -86,3 +90,10 @@ def wait_ready(children: Children, child: Child, url: str, interrupts: Interrupt
 
 def _module(name: str) -> list[str]:
     return [sys.executable, "-m", name]
+
+
+def _environment() -> dict[str, str]:
+    """Our services reach each other directly, whatever proxy the machine uses for the world outside."""
+    known = os.environ.get("NO_PROXY") or os.environ.get("no_proxy")
+    hosts = ",".join(filter(None, [known, "127.0.0.1", "localhost"]))
+    return {"NO_PROXY": hosts, "no_proxy": hosts}

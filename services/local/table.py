@@ -115,9 +115,12 @@ def _notes(summary: Summary) -> Iterator[Text]:
         known = next((r for r in reversed(results) if r is not None and r.status == "ok"), None)
         if known is not None and (headline := measure(known)) is not None:
             yield Text(f"{title.strip(' %')}: {headline.n:,} {_items(known)}", "dim")
+        reasons: dict[str, list[str]] = {}
         for report, result in zip((summary.before, summary.after), results, strict=True):
             if report is not None and result is not None and result.status != "ok":
-                yield Text(f"{title.strip(' %')} of {report.checkpoint} {result.status}: {result.reason}", "yellow")
+                reasons.setdefault(f"{result.status}: {result.reason}", []).append(report.checkpoint)
+        for reason, checkpoints in reasons.items():
+            yield Text(f"{title.strip(' %')} of {' and '.join(checkpoints)} {reason}", "yellow")
 
 
 def _items(result: SuiteResult) -> str:
@@ -164,9 +167,9 @@ def _stories(summary: Summary) -> Iterator[RenderableType]:
     yield Text("Stories", style="bold")
     yield Text("The first three of their update; nobody picked them. Each goes on from:", style="dim")
     yield Text(summary.prompt, style="dim italic")
-    yield from _group(f"First update ({summary.first.step})", summary.first.score_mean, summary.first_stories)
+    yield from _group(f"First update ({summary.first.step + 1})", summary.first.score_mean, summary.first_stories)
     if summary.last.step != summary.first.step:
-        yield from _group(f"Last update ({summary.last.step})", summary.last.score_mean, summary.last_stories)
+        yield from _group(f"Last update ({summary.last.step + 1})", summary.last.score_mean, summary.last_stories)
 
 
 def _group(title: str, mean: float, stories: Sequence[ShownStory]) -> Iterator[RenderableType]:

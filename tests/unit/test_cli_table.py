@@ -185,7 +185,7 @@ def test_scores_words_time_and_stories_stand_in_the_table(tmp_path: Path) -> Non
     ):
         assert expected in text, f"{expected!r} is not in\n{text}"
     assert "update0 3" not in text
-    assert "entity tracking of chck_60k skipped: no folder entity_tracking" in text
+    assert "entity tracking of chck_60k and chck_60k_rl_400 skipped: no folder" in text
 
 
 @pytest.mark.parametrize(
