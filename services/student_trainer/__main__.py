@@ -62,6 +62,8 @@ def _work(run_dir: Path, redis_url: str | None, style: ProgressStyle | None, pha
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     # Imported here so that --help answers at once.
+    from transformers.utils import logging as transformers_logging
+
     from fabula_proto.streams import Streams, TransportError
     from services.student_trainer.checkpoints import CheckpointError
     from services.student_trainer.config import ConfigError
@@ -72,6 +74,7 @@ def _work(run_dir: Path, redis_url: str | None, style: ProgressStyle | None, pha
     from services.student_trainer.run_folder import RunFolder
     from services.student_trainer.story_queue import NoVerdictsError
 
+    transformers_logging.disable_progress_bar()  # saving a checkpoint is one line of ours
     tty = style is ProgressStyle.TTY or (style is None and sys.stdout.isatty())
     streams = Streams(redis_url) if redis_url is not None else None
     try:
