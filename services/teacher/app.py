@@ -52,13 +52,14 @@ def create_app(settings: TeacherSettings, judge: Judge | None = None) -> FastAPI
         lifespan=lifespan,
         docs_url=None,  # FastAPI's pages load their scripts from the internet
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.service = service
     add_problem_handlers(app)
     _add_score(app, service)
     _add_probes(app, service)
     _add_pages(app)
-    _describe_body(app)
+    _describe_messages(app)
     return app
 
 
@@ -71,15 +72,14 @@ def _add_score(app: FastAPI, service: TeacherService) -> None:
         body = await _read_body(request, settings.max_body_bytes)
         return parse_stories(body, settings.max_stories)
 
-    problems: dict[int | str, dict[str, Any]] = {
-        status: {"model": Problem, "description": text, "content": {PROBLEM_MEDIA_TYPE: {}}}
-        for status, text in (
-            (400, "Empty body, or not JSON"),
-            (413, "Too many bytes or stories"),
-            (422, "JSON, but not a score request"),
-            (503, "The judge is not ready"),
-        )
-    }
+    problems = _problems(
+        {
+            400: "Empty body, or not JSON",
+            413: "Too many bytes or stories",
+            422: "JSON, but not a score request",
+            503: "The judge is not ready",
+        }
+    )
     body = {
         "required": True,
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ScoreRequest"}}},
@@ -93,6 +93,12 @@ def _add_score(app: FastAPI, service: TeacherService) -> None:
             return ScoreResponse(verdicts=tuple(await room.judge_async(stories)), teacher=room.identity)
         except JudgeUnavailableError as error:
             raise not_ready(str(error)) from error
+
+
+def _problems(descriptions: dict[int, str]) -> dict[int | str, dict[str, Any]]:
+    """The problem documents that a route may answer with, for the OpenAPI document."""
+    content = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": text, "content": content} for status, text in descriptions.items()}
 
 
 async def _read_body(request: Request, max_bytes: int) -> bytes:
@@ -136,7 +142,7 @@ def _add_probes(app: FastAPI, service: TeacherService) -> None:
         """200 as long as the process serves, whether or not there is a judge."""
         return Alive()
 
-    @app.get("/readyz", responses={503: {"model": Problem}}, summary="Can stories be judged?")
+    @app.get("/readyz", responses=_problems({503: "Not ready, and why"}), summary="Can stories be judged?")
     def readyz() -> Ready:
         """200 when stories are judged; 503 with the reason when there is no judge, no queue, or a shutdown."""
         if (reason := service.why_not_ready()) is not None:
@@ -160,15 +166,15 @@ def _add_pages(app: FastAPI) -> None:
         return HTMLResponse(page.read_text(encoding="utf-8"))
 
 
-def _describe_body(app: FastAPI) -> None:
-    """Add ScoreRequest, which the route reads itself, to the OpenAPI document."""
+def _describe_messages(app: FastAPI) -> None:
+    """Add what the routes read and answer by themselves to the OpenAPI document."""
     described = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = described()
-        schema = ScoreRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-        parts = schema.pop("$defs", {})
-        document["components"]["schemas"].update({**parts, "ScoreRequest": schema})
+        for message in (ScoreRequest, Problem):
+            schema = message.model_json_schema(ref_template="#/components/schemas/{model}")
+            document["components"]["schemas"].update({**schema.pop("$defs", {}), message.__name__: schema})
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

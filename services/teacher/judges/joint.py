@@ -130,10 +130,13 @@ def edge_logprobs_BN(logits: Tensor, tree: AnswerTree, temperature: float = 1.0)
         tree: the answers.
         temperature: divides the logits before the softmax over the whole vocabulary; 1 leaves them as they are.
     """
-    scaled = logits.float() / temperature
     parents = torch.tensor(tree.parents, device=logits.device) + 1  # the root's logits stand first
     tokens = torch.tensor(tree.tokens, device=logits.device)
-    return scaled[:, parents, tokens] - scaled.logsumexp(dim=-1)[:, parents]
+    rows = []
+    for logits_KV in logits:  # a story at a time: float32 copies of a large vocabulary for a whole batch fill a GPU
+        scaled = logits_KV.float() / temperature
+        rows.append(scaled[parents, tokens] - scaled.logsumexp(dim=-1)[parents])
+    return torch.stack(rows)
 
 
 def answer_logprobs_BA(edges: Tensor, tree: AnswerTree) -> Tensor:
