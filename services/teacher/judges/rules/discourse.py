@@ -7,7 +7,7 @@ from typing import NamedTuple
 from services.teacher.judges.rules.classes import group
 from services.teacher.judges.rules.cues import find
 from services.teacher.judges.rules.lexicon import Word
-from services.teacher.judges.rules.grammar import PAST_LABELS, PRESENT_LABELS
+from services.teacher.judges.rules.readability import PAST_LABELS, PRESENT_LABELS
 
 PARTS = ("story_setting", "story_problem", "story_attempt", "story_resolution")
 # Where in the story, 0..1, each part is at home: (from, to).

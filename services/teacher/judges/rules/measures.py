@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 from services.teacher.judges.rules.discourse import Discourse, discourse
 from services.teacher.judges.rules.entities import Continuity, continuity
-from services.teacher.judges.rules.grammar import FINITE_LABELS
 from services.teacher.judges.rules.lexicon import model
-from services.teacher.judges.rules.readability import Readability, readability
+from services.teacher.judges.rules.readability import FINITE_LABELS, Readability, readability
 from services.teacher.judges.rules.repetition import Repetition, repetition
 from services.teacher.judges.rules.style import Style, style
 from services.teacher.judges.rules.text import read

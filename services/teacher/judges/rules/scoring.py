@@ -40,7 +40,7 @@ READABILITY: Mapping[str, Curve] = {
     "readability.finite": Curve(0.40, 0.80, 1.0),
     "readability.listed": Curve(0.20, 0.03, 1.5),
     "readability.capitals": Curve(0.40, 0.15, 1.0),
-    "readability.grammar_slips": Curve(9.0, 1.0, 1.5),
+    "readability.agreement_errors": Curve(9.0, 1.0, 1.5),
     "readability.case_errors": Curve(7.0, 1.0, 0.5),
     "readability.mark_errors": Curve(8.0, 1.5, 0.5),
     "repetition.stale_sentences": Curve(0.8, 0.3, 0.5),

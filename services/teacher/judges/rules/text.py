@@ -52,7 +52,6 @@ class Document:
     quote_marks: int
     unbalanced_quotes: int  # quotations that a paragraph or the story leaves open
     odd_marks: int  # symbols that prose has no use for
-    odd_quotes: int  # quotations of fewer than three words without a mark of their own
     words: int
 
 
@@ -81,7 +80,7 @@ class _Builder:
         self.first = True
         self.pending = ""  # closing mark that waits to see what follows
         self.quote_after_pending = False
-        self.quote_marks = self.unbalanced = self.odd = self.words = self.odd_quotes = self.opened = 0
+        self.quote_marks = self.unbalanced = self.odd = self.words = 0
 
     def add(self, kind: str, surface: str) -> None:
         if kind == "quote":
@@ -90,10 +89,6 @@ class _Builder:
                 self.quote_after_pending = True
             elif self.pending:
                 self.close()
-            if self.quoted:
-                last = self.current.tokens[-1] if self.current.tokens else None
-                self.odd_quotes += self.words - self.opened < 3 and (last is None or last.kind not in ("end", "pause"))
-            self.opened = self.words
             self.quoted = not self.quoted
             self.first = self.first or self.quoted
             return
@@ -146,7 +141,7 @@ class _Builder:
         if self.quoted:
             self.unbalanced += 1
         self.close(closed=bool(self.pending))
-        return Document(tuple(self.sentences), self.quote_marks, self.unbalanced, self.odd, self.odd_quotes, self.words)
+        return Document(tuple(self.sentences), self.quote_marks, self.unbalanced, self.odd, self.words)
 
 
 def _clitics(word: str) -> Iterator[str]:
