@@ -84,9 +84,16 @@ def _split(rows: list[FileRow], settings: CorpusSettings, seed: int) -> tuple[li
     train = [row.text for row in rows if row.split is None or row.split in TRAIN_SPLITS]
     validation = [row.text for row in rows if row.split in VALIDATION_SPLITS]
     validation = validation or [row.text for row in rows if row.split in TEST_SPLITS]
-    if train and validation:
-        return train, validation
-    return _draw(train or validation, settings, seed)
+    if not (train and validation):
+        train, validation = _draw(train or validation, settings, seed)
+    learned = set(train)
+    unseen = [text for text in validation if text not in learned]
+    if not unseen:
+        raise CorpusError(
+            f"corpus {settings.source}: all {len(validation)} validation documents are training documents too; "
+            "give more distinct documents"
+        )
+    return train, unseen
 
 
 def _draw(texts: list[str], settings: CorpusSettings, seed: int) -> tuple[list[str], list[str]]:
