@@ -51,6 +51,7 @@ def tiny_tokenizer(vocab_size: int = 600, *, add_bos: bool = False) -> PreTraine
 
 def tiny_gpt2(vocab_size: int, context: int = 256, seed: int = 0) -> PreTrainedModel:
     """A GPT-2 of two layers with random weights, spread widely enough that predictions are not ties."""
+    torch.set_num_threads(1)  # more only get in each other's way on models this small
     torch.manual_seed(seed)
     config = GPT2Config(
         vocab_size=vocab_size,
@@ -69,6 +70,7 @@ def tiny_gpt2(vocab_size: int, context: int = 256, seed: int = 0) -> PreTrainedM
 
 def tiny_llama(vocab_size: int) -> PreTrainedModel:
     """A Llama of two layers with random weights: rotary positions, grouped queries."""
+    torch.set_num_threads(1)  # more only get in each other's way on models this small
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=vocab_size,

@@ -118,9 +118,8 @@ class LogProbabilityEngine:
         for batch in token_batches([len(sequence.ids) for sequence in unique], self._budget):
             sequences = [unique[i] for i in batch]
             inputs_BT, targets_BT = self._padded(sequences, 0)
-            lengths_B = torch.tensor([len(s.ids) - 1 for s in sequences], device=inputs_BT.device)
-            mask_BT = torch.arange(inputs_BT.shape[1], device=inputs_BT.device) < lengths_B[:, None]
-            logits_BTV = self._model(input_ids=inputs_BT, attention_mask=mask_BT.long(), use_cache=False).logits
+            mask_BT = _mask([len(s.ids) - 1 for s in sequences], inputs_BT)
+            logits_BTV = self._model(input_ids=inputs_BT, attention_mask=mask_BT, use_cache=False).logits
             scores.update(zip(sequences, _summed(logits_BTV, targets_BT), strict=True))
             part_done(len(scores) / len(unique))
         return [tuple(scores[candidate] for candidate in row) for row in encoded]
@@ -148,12 +147,18 @@ class LogProbabilityEngine:
         """
         options = len(rows[0])
         prefix_IT = torch.tensor([row[0].ids[:prefix] for row in rows], device=self._model.device)
-        cache: Any = getattr(self._model.base_model(input_ids=prefix_IT, use_cache=True), "past_key_values", None)
+        output = self._model.base_model(input_ids=prefix_IT, attention_mask=torch.ones_like(prefix_IT), use_cache=True)
+        cache: Any = getattr(output, "past_key_values", None)
         if not isinstance(cache, DynamicCache):
             return None
         cache.batch_repeat_interleave(options)
-        inputs_BT, targets_BT = self._padded([candidate for row in rows for candidate in row], prefix)
-        logits_BTV = self._model(input_ids=inputs_BT, past_key_values=cache, use_cache=True).logits
+        sequences = [candidate for row in rows for candidate in row]
+        inputs_BT, targets_BT = self._padded(sequences, prefix)
+        mask_BT = _mask([len(s.ids) - 1 - prefix for s in sequences], inputs_BT)
+        whole_mask = torch.cat([mask_BT.new_ones(len(sequences), prefix), mask_BT], dim=1)
+        logits_BTV = self._model(
+            input_ids=inputs_BT, attention_mask=whole_mask, past_key_values=cache, use_cache=True
+        ).logits
         flat = _summed(logits_BTV, targets_BT)
         return [tuple(flat[start : start + options]) for start in range(0, len(flat), options)]
 
@@ -167,6 +172,12 @@ class LogProbabilityEngine:
             scored = torch.tensor(sequence.scored)
             targets_BT[b, scored - 1 - start] = torch.tensor(sequence.ids)[scored]
         return inputs_BT.to(self._model.device), targets_BT.to(self._model.device)
+
+
+def _mask(lengths: Sequence[int], inputs_BT: torch.Tensor) -> torch.Tensor:
+    """1 at the first `lengths[b]` positions of row b, else 0; shape and device of `inputs_BT`."""
+    lengths_B = torch.tensor(lengths, device=inputs_BT.device)
+    return (torch.arange(inputs_BT.shape[1], device=inputs_BT.device) < lengths_B[:, None]).long()
 
 
 def _summed(logits_BTV: torch.Tensor, targets_BT: torch.Tensor) -> list[float]:

@@ -68,9 +68,7 @@ def write_stories(
         while len(written) < stories:
             rows = min(batch_size, stories - len(written))
             inputs_BT = encoded["input_ids"].repeat(rows, 1).to(model.device)
-            output_BT = generate(
-                inputs_BT, attention_mask=torch.ones_like(inputs_BT), generation_config=config, use_cache=True
-            )
+            output_BT = generate(inputs_BT, attention_mask=torch.ones_like(inputs_BT), generation_config=config)
             written += [_story(tokenizer, row[length:].tolist(), eos) for row in output_BT.cpu()]
             done(len(written), stories)
     return written

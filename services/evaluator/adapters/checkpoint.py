@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
 from services.evaluator.errors import CheckpointError
 
@@ -32,6 +33,7 @@ def load_checkpoint(path: Path, device: str = "auto") -> LoadedCheckpoint:
     """
     if not (path / "config.json").is_file():
         raise CheckpointError(f"{path} has no config.json; give the folder of a checkpoint saved by transformers")
+    disable_progress_bar()  # weights load in less time than a bar takes to draw, and a service has no terminal
     target = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     try:
         tokenizer = AutoTokenizer.from_pretrained(os.fspath(path), local_files_only=True)
