@@ -31,9 +31,11 @@ def pick_tokens(logits_BV: Tensor, uniforms_B: Tensor, temperature: float) -> Te
     A token of probability zero is never picked.
     """
     cdf_BV = torch.softmax(logits_BV.float() / temperature, dim=-1).cumsum(dim=-1)
-    threshold_B1 = uniforms_B.to(cdf_BV)[:, None] * cdf_BV[:, -1:]
-    picked_B1 = torch.searchsorted(cdf_BV, threshold_B1, right=True)
-    return picked_B1.clamp(max=logits_BV.shape[-1] - 1).squeeze(-1)
+    total_B1 = cdf_BV[:, -1:]
+    # A uniform just below 1 rounds up in float32; the threshold must stay below the total, or the last token is picked.
+    below_total_B1 = torch.nextafter(total_B1, torch.zeros_like(total_B1))
+    threshold_B1 = torch.minimum(uniforms_B.to(cdf_BV)[:, None] * total_B1, below_total_B1)
+    return torch.searchsorted(cdf_BV, threshold_B1, right=True).squeeze(-1)
 
 
 class StoryStream(LogitsProcessor):  # type: ignore[no-untyped-call,misc,unused-ignore]
