@@ -40,7 +40,7 @@ def train_tokenizer(texts: Iterable[str], settings: TokenizerSettings) -> PreTra
         show_progress=False,
     )
     bpe.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         bos_token=BOS,
         pad_token=PAD,

@@ -16,7 +16,7 @@ TOKENIZER = train_tokenizer(DOCUMENTS, TokenizerSettings(vocab_size=600))
 
 def test_blocks_hold_the_documents_joined_by_end_tokens() -> None:
     blocks = make_blocks(DOCUMENTS, TOKENIZER, 32)
-    text = TOKENIZER.decode(blocks.tokens_NT.flatten().tolist())
+    text = str(TOKENIZER.decode(blocks.tokens_NT.flatten().tolist()))
     joined = "".join(f"{document}</s>" for document in DOCUMENTS)
     assert joined.startswith(text)
     assert len(joined) - len(text) < 32 * 20

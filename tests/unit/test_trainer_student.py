@@ -1,6 +1,7 @@
 """The student: seeded, of the asked shape, loadable by anyone."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -64,7 +65,8 @@ def test_a_saved_student_loads_here_and_in_plain_transformers(tmp_path: Path) ->
     student = build_student(SMALL, TOKENIZER, 3)
     student.save_pretrained(tmp_path)
     loaded = load_student(tmp_path)
-    plain, report = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    loading: Any = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    plain, report = loading
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
     for model in (loaded, plain):
