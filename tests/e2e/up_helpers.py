@@ -5,9 +5,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 FABULA = [sys.executable, "-m", "services.cli"]
 # The smoke preset, smaller still. Seven updates of eight stories.
@@ -26,6 +28,7 @@ TINY = (
     "interact.checkpoint_every_words=100",
     "evaluation.stories=8",
 )
+MARK = "UP_TEST_MARK"
 # Minimal pairs take longest; one test measures everything.
 QUICK_SUITES = {"FABULA_EVALUATOR_SUITES": '["entity_tracking", "story_quality"]'}
 
@@ -38,21 +41,30 @@ def tiny(runs_dir: Path, *more: str) -> list[str]:
 
 @dataclass
 class Running:
-    """A `fabula up` in the background, its output in a file."""
+    """A command in the background, its output in a file. Leaving the context stops it where a test failed."""
 
     process: subprocess.Popen[bytes]
     out: Path
-    env: dict[str, str] = field(default_factory=dict)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.process.wait(120.0)
 
     @property
     def text(self) -> str:
         """What it has printed so far."""
         return self.out.read_text(encoding="utf-8", errors="replace")
 
-    def wait_for(self, *texts: str, seconds: float = 240.0) -> None:
-        """Wait until one of `texts` was printed."""
-        wait_until(lambda: any(text in self.text for text in texts) or self.process.poll() is not None, seconds)
-        assert any(text in self.text for text in texts), f"{texts} not in\n{self.text}"
+    def wait_for(self, text: str, seconds: float = 240.0) -> None:
+        """Wait until `text` was printed."""
+        wait_until(lambda: text in self.text or self.process.poll() is not None, seconds)
+        assert text in self.text, f"{text!r} not in\n{self.text}"
 
     def end(self, number: signal.Signals | None = None, seconds: float = 240.0) -> int:
         """Send a signal, if any, and wait for the end; the exit status."""
@@ -61,16 +73,16 @@ class Running:
         return self.process.wait(seconds)
 
 
-def start(command: Sequence[str], out: Path, env: dict[str, str] | None = None) -> Running:
-    """Start a command with its output in `out`, with no colours and no teacher of the caller's."""
-    surroundings = {k: v for k, v in os.environ.items() if not k.startswith("FABULA_")}
+def start(command: Sequence[str], out: Path, mark: Path, env: Mapping[str, str] | None = None) -> Running:
+    """Start a command with its output in `out`; it and all that it starts carry `mark` in their environment."""
+    surroundings = {key: value for key, value in os.environ.items() if not key.startswith("FABULA_")}
     with out.open("wb") as file:
         process = subprocess.Popen(
             command,
             stdout=file,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env={**surroundings, "COLUMNS": "100", **(env or {})},
+            env={**surroundings, "COLUMNS": "100", MARK: str(mark), **(env or {})},
         )
     return Running(process, out)
 
@@ -83,17 +95,20 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.05)
 
 
-def processes_of(runs_dir: Path) -> list[str]:
-    """Command lines of living processes that work in `runs_dir`: by argument, or by working folder (Redis)."""
+def processes_of(mark: Path) -> list[str]:
+    """Command lines of the living processes that carry `mark`, or work in that folder.
+
+    Redis writes its title over its environment and is known by its folder.
+    """
+    wanted = f"{MARK}={mark}".encode()
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            folder = os.readlink(entry / "cwd")
+            carried = wanted in (entry / "environ").read_bytes().split(b"\0")
+            if carried or Path(os.readlink(entry / "cwd")).is_relative_to(mark):
+                found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
         except OSError:
             continue  # ended meanwhile, or not ours to look at
-        if command and (str(runs_dir) in command or folder.startswith(str(runs_dir))):
-            found.append(command)
     return found
 
 
