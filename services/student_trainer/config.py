@@ -29,6 +29,10 @@ class CorpusSettings(_Settings):
     source: str = Field(default=GRAMMAR, description="`grammar`, a file, a folder, or `hf:<dataset id>`.")
     text_field: str = Field(default="text", description="Key of the text in .jsonl rows and Hugging Face rows.")
     train_share: float = Field(default=0.9, gt=0, lt=1, description="Share of documents used for training.")
+    use_splits: bool = Field(
+        default=True,
+        description="Respect the splits a corpus comes with; else its training rows are divided by train_share.",
+    )
     grammar_words: int = Field(default=200_000, gt=0, description="Size of the generated corpus, in words.")
 
 

@@ -52,7 +52,8 @@ def load_documents(settings: CorpusSettings, seed: int) -> Corpus:
     """Read the corpus that the settings name and split it.
 
     Rows that say `split` keep theirs: validation is `validation` (or `valid`, `val`, `dev`) where there is one, else
-    `test`; test rows are otherwise left out. Without a split, a seeded draw takes `train_share` of the documents.
+    `test`; test rows are otherwise left out. Without a split, or with `use_splits` off, a seeded draw takes `train_share`
+    of the training documents. A validation document that occurs word for word among them is left out.
 
     Raises:
         CorpusError: nothing is there, it cannot be read, or there is too little of it; says where and what to do.
@@ -84,7 +85,7 @@ def _split(rows: list[FileRow], settings: CorpusSettings, seed: int) -> tuple[li
     train = [row.text for row in rows if row.split is None or row.split in TRAIN_SPLITS]
     validation = [row.text for row in rows if row.split in VALIDATION_SPLITS]
     validation = validation or [row.text for row in rows if row.split in TEST_SPLITS]
-    if not (train and validation):
+    if not (train and validation and settings.use_splits):
         train, validation = _draw(train or validation, settings, seed)
     learned = set(train)
     unseen = [text for text in validation if text not in learned]

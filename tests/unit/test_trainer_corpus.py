@@ -62,6 +62,14 @@ def test_test_rows_stand_in_for_missing_validation_rows(tmp_path: Path) -> None:
     assert load(write_rows(tmp_path / "tales.jsonl", rows)).validation == ["a bear"]
 
 
+def test_splits_can_be_put_aside(tmp_path: Path) -> None:
+    rows: list[object] = [{"text": f"story {i}", "split": "train"} for i in range(10)]
+    path = write_rows(tmp_path / "tales.jsonl", [*rows, {"text": "an owl", "split": "validation"}])
+    corpus = load_documents(CorpusSettings(source=str(path), use_splits=False, train_share=0.9), seed=1)
+    assert (len(corpus.train), len(corpus.validation)) == (9, 1)
+    assert "an owl" not in corpus.train + corpus.validation
+
+
 def test_without_a_split_the_share_decides_and_the_seed_draws(tmp_path: Path) -> None:
     rows: list[object] = [{"text": f"story {i}"} for i in range(100)]
     path = write_rows(tmp_path / "tales.jsonl", rows)
