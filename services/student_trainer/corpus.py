@@ -52,8 +52,8 @@ def load_documents(settings: CorpusSettings, seed: int) -> Corpus:
     """Read the corpus that the settings name and split it.
 
     Rows that say `split` keep theirs: validation is `validation` (or `valid`, `val`, `dev`) where there is one, else
-    `test`; test rows are otherwise left out. Without a split, or with `use_splits` off, a seeded draw takes `train_share`
-    of the training documents. A validation document that occurs word for word among them is left out.
+    `test`; test rows are otherwise left out. Without a split, or with `use_splits` off, a seeded draw takes
+    `train_share` of the training documents. A validation document that occurs word for word among them is left out.
 
     Raises:
         CorpusError: nothing is there, it cannot be read, or there is too little of it; says where and what to do.
