@@ -22,6 +22,7 @@ Status = Literal["ok", "warn", "missing"]
 STYLES: dict[Status, str] = {"ok": "green", "warn": "yellow", "missing": "red"}
 PYTHON_FLOOR = (3, 11)
 DISK_FLOOR_GB = 2.0
+TEACHER_PORT, EVALUATOR_PORT = 8001, 8002
 NEEDED = ("transformers", "tokenizers", "pyarrow", "fastapi", "uvicorn", "redis", "httpx")
 
 
@@ -42,8 +43,8 @@ def examine(runs_dir: Path, teacher: str) -> Iterator[Finding]:
     yield from _packages()
     yield _redis()
     yield from _runs_dir(runs_dir)
-    yield _port("teacher", 8001)
-    yield _port("evaluator", 8002)
+    yield _port("teacher", TEACHER_PORT)
+    yield _port("evaluator", EVALUATOR_PORT)
     yield _redis_port()
     yield _teacher(teacher)
 

@@ -14,6 +14,7 @@ from services.local.summary import report_path
 from services.student_trainer import config
 
 LOOK_EVERY_S = 1.0
+PATIENCE_S = 10.0
 QUIET_S = 3.0  # the evaluator writes the report before it settles the message; longer means that it is not coming
 
 
@@ -23,7 +24,7 @@ class ReportWait:
     def __init__(self, folder: Path, checkpoints: Sequence[str], redis_url: str) -> None:
         self._folder = folder
         self._checkpoints = tuple(checkpoints)
-        self._streams = Streams(redis_url, patience_s=10.0)
+        self._streams = Streams(redis_url, patience_s=PATIENCE_S)
         self._quiet_since: float | None = None
         self._asked_again = False
 

@@ -42,10 +42,20 @@ def run_in_house(plan: Plan, console: Console, body: Callable[["House"], bool]) 
             with RunLock(plan.folder, interrupts.sleep, console.print) as lock:
                 _hold(plan, console, interrupts, lock, body)
         except Interrupted:
-            command = shlex.join(["fabula", *sys.argv[1:]])
-            console.print(f"Stopped. The same command continues where it was: {command}", highlight=False, markup=False)
+            command = shlex.join([program(), *sys.argv[1:]])
+            console.print(
+                f"Stopped. The same command continues where it was: {command}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
             return INTERRUPTED
     return 0
+
+
+def program() -> str:
+    """How the user called us, so that the commands we print can be typed: `fabula`, or `.venv/bin/fabula`."""
+    return sys.argv[0] if Path(sys.argv[0]).name == "fabula" and not Path(sys.argv[0]).is_absolute() else "fabula"
 
 
 def _hold(plan: Plan, console: Console, interrupts: Interrupts, lock: RunLock, body: Callable[["House"], bool]) -> None:

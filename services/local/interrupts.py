@@ -21,7 +21,7 @@ class Interrupts:
     def __init__(self) -> None:
         self.stopping = False
         self.insisted = False
-        self._first_ctrl_c = float("inf")
+        self.first_ctrl_c = float("inf")
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -58,5 +58,5 @@ class Interrupts:
         self.stopping = True
         if number == signal.SIGINT:
             now = time.monotonic()
-            self._first_ctrl_c = min(self._first_ctrl_c, now)
-            self.insisted = self.insisted or now - self._first_ctrl_c > SAME_CTRL_C_S
+            self.first_ctrl_c = min(self.first_ctrl_c, now)
+            self.insisted = self.insisted or now - self.first_ctrl_c > SAME_CTRL_C_S

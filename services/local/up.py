@@ -10,7 +10,7 @@ from rich.console import Console
 from services.local import summary, table
 from services.local.errors import CommandError, Interrupted
 from services.local.evaluations import ReportWait
-from services.local.house import House, run_in_house
+from services.local.house import House, program, run_in_house
 from services.local.plan import Plan, Request, make_plan, read_plan, write_plan
 from services.local.sessions import Sessions
 
@@ -71,7 +71,7 @@ def pretrain(request: Request, console: Console) -> int:
     def body(house: House) -> bool:
         house.train("pretrain", None)
         house.say(f"Pretrained: {plan.folder / 'checkpoints' / (summary.ends(plan.folder).before or '')}")
-        house.say(f"Go on with: fabula interact {shlex.quote(str(plan.folder))}")
+        house.say(f"Go on with: {program()} interact {shlex.quote(str(plan.folder))}")
         return False
 
     return run_in_house(plan, console, body)
@@ -125,12 +125,16 @@ def _stay(house: House) -> None:
 
 def _close(plan: Plan, console: Console) -> None:
     table.show(summary.summarise(plan.folder), console)
-    again = f"fabula up --run {plan.run} --runs-dir {shlex.quote(str(plan.folder.parent))}"
     for line in (
         f"Run folder   {plan.folder}",
         f"Checkpoints  {plan.folder / 'checkpoints'}",
         f"Stories      {plan.folder / 'stories'} (Parquet)",
-        f"The page     {again} --stay",
+        f"The page     {_again(plan)} --stay",
         "Another run  the same command with --set seed=43, or another --preset, --corpus, --teacher",
     ):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _again(plan: Plan) -> str:
+    """The command that goes on with this run, or shows it."""
+    return f"{program()} up --run {plan.run} --runs-dir {shlex.quote(str(plan.folder.parent))}"
