@@ -140,9 +140,10 @@ def _is_run(folder: Path) -> bool:
 
 def _updated_at(folder: Path) -> float:
     times = [folder.stat().st_mtime]
-    for name in _WATCHED:
+    # A report appears in a folder that is already there, which the parent's time does not show.
+    for path in (*(folder / name for name in _WATCHED), *folder.glob("evaluations/*")):
         try:
-            times.append((folder / name).stat().st_mtime)
+            times.append(path.stat().st_mtime)
         except FileNotFoundError:
             continue
     return max(times)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 STYLES = ("page.css",)
-SCRIPTS = ("dom.js", "charts.js", "page.js")
+SCRIPTS = ("dom.js", "charts.js", "page.js", "stories.js")
 
 
 @dataclass(frozen=True, slots=True)

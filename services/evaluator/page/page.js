@@ -1,0 +1,125 @@
+// The page itself: asks the API, draws, and asks again while a run goes on.
+
+const EVERY_MS = 4000, STORIES = 6, GOING_ON_S = 120;
+const SUITES = [["story_quality", "Story score"], ["blimp", "BLiMP"], ["blimp_supplement", "BLiMP supplement"],
+  ["entity_tracking", "Entity tracking"]];
+const state = { run: null, updated: null, asked: 0, late: null, early: null, offsets: { early: 0, late: 0 } };
+
+async function ask(path) {
+  const answer = await fetch(path, { headers: { Accept: "application/json" } });
+  const body = await answer.json();
+  if (!answer.ok) throw new Error(body.detail || `${path} answered ${answer.status}`);
+  return body;
+}
+
+function runPath(run, rest = "") {
+  return `/api/runs/${encodeURIComponent(run)}${rest}`;
+}
+
+function runInAddress() {
+  try { return decodeURIComponent(location.hash.slice(1)); } catch { return ""; }
+}
+
+async function refresh() {
+  const turn = ++state.asked;
+  try {
+    const [{ runs }, info] = await Promise.all([ask("/api/runs"), ask("/info")]);
+    if (turn !== state.asked) return; // a newer question is on its way
+    showWork(info);
+    showRuns(runs);
+    byId("empty").hidden = runs.length > 0;
+    const wanted = runs.find((r) => r.run === runInAddress()) || runs[0];
+    if (wanted && (wanted.run !== state.run || wanted.updated_at !== state.updated)) await showRun(wanted, turn);
+    else if (wanted) showAge(wanted);
+    byId("run").hidden = !wanted;
+    byId("problem").hidden = true;
+  } catch (error) {
+    setText("problem", `The evaluator does not answer: ${error.message}. This page keeps trying.`);
+    byId("problem").hidden = false;
+  }
+}
+
+function showWork(info) {
+  const queue = info.queue;
+  if (!queue) setText("work", "Reading runs; no queue is served.");
+  else if (!queue.alive) setText("work", "The queue worker has stopped.");
+  else if (!queue.working_on) setText("work", `Waiting for checkpoints; ${queue.finished} measured.`);
+  else setText("work", `Measuring ${queue.working_on}: ${queue.suite} ${queue.done} of ${queue.total}.`);
+}
+
+function showRuns(runs) {
+  const list = byId("runs"), current = runInAddress() || (runs[0] && runs[0].run);
+  const key = JSON.stringify([runs.map((r) => [r.run, r.preset, r.checkpoints]), current]);
+  if (list.dataset.key === key) return; // the focus stays where it is
+  const focused = list.contains(document.activeElement) ? document.activeElement.dataset.run : null;
+  list.dataset.key = key;
+  list.replaceChildren(...runs.map((r) => el("li", {}, el("button", {
+    type: "button", "data-run": r.run, "aria-current": String(r.run === current),
+    onclick: () => { location.hash = encodeURIComponent(r.run); },
+  }, r.run, el("small", {}, `${r.preset ? `${r.preset}, ` : ""}${r.checkpoints} checkpoints`)))));
+  if (focused) [...list.querySelectorAll("button")].find((b) => b.dataset.run === focused)?.focus();
+}
+
+async function showRun(summary, turn) {
+  const [detail, metrics] = await Promise.all([ask(runPath(summary.run)), ask(runPath(summary.run, "/metrics?points=400"))]);
+  if (turn !== state.asked) return;
+  if (state.run !== summary.run) Object.assign(state, { late: null, early: null, offsets: { early: 0, late: 0 } });
+  Object.assign(state, { run: summary.run, updated: summary.updated_at });
+  document.title = `Fabula: ${summary.run}`;
+  setText("title", summary.run);
+  state.detail = detail;
+  showAge(summary);
+  byId("unreadable").hidden = detail.unreadable.length === 0;
+  byId("unreadable").replaceChildren(...detail.unreadable.map((text) => el("li", {}, text)));
+  showCurves(metrics);
+  showCheckpoints(detail);
+  await Promise.all([showStories("early"), showStories("late")]);
+}
+
+function showAge(summary) {
+  const config = state.detail.config, age = Date.now() / 1000 - summary.updated_at;
+  const parts = [config.preset && `preset ${config.preset}`, config.seed !== undefined && `seed ${config.seed}`,
+    `last change ${ago(age)}${age < GOING_ON_S ? ", going on" : ""}`,
+    config.interact?.prompt && `prompt “${config.interact.prompt}”`];
+  setText("about", parts.filter(Boolean).join(" · "));
+}
+
+function showCurves(metrics) {
+  const steps = metrics.interact, of = (read) => steps.map((m) => [m.step, read(m)]).filter(([, y]) => y !== undefined);
+  const criteria = [...new Set(steps.flatMap((m) => Object.keys(m.criteria_mean)))];
+  const pretrain = metrics.pretrain.map((m) => [m.words_seen, m.loss]);
+  const charts = [
+    lineChart("Story score", "points, mean of a batch", "update", [{ name: "score", points: of((m) => m.score_mean) }]),
+    lineChart("Criteria", "points", "update", criteria.map((c) => ({ name: c, points: of((m) => m.criteria_mean[c]) }))),
+    lineChart("Reward", "0 to 1, length bonus included", "update", [{ name: "reward", points: of((m) => m.reward_mean) }]),
+    lineChart("KL from the pretrained student", "nats a story", "update", [{ name: "KL", points: of((m) => m.kl_mean) }]),
+    lineChart("Words", "cumulative", "update", [{ name: "spent", points: of((m) => m.words_spent) },
+      { name: "written by the student", points: of((m) => m.words_student) }]),
+    lineChart("Pretraining loss", "nats a token", "words seen", [{ name: "loss", points: pretrain }]),
+  ].filter(Boolean);
+  byId("curves").replaceChildren(...(charts.length ? charts : [el("p", { class: "quiet" }, "No metrics yet.")]));
+}
+
+function showCheckpoints(detail) {
+  const reports = new Map(detail.reports.map((r) => [r.checkpoint, r]));
+  const names = [...new Set([...detail.checkpoints.map((c) => c.checkpoint), ...reports.keys()])];
+  byId("suites").replaceChildren(el("tr", {}, el("th", { scope: "col" }, "Checkpoint"),
+    ...SUITES.map(([, title]) => el("th", { scope: "col" }, title))));
+  byId("checkpoints").replaceChildren(...names.map((name) => {
+    const complete = detail.checkpoints.find((c) => c.checkpoint === name)?.complete ?? true;
+    const cells = SUITES.map(([suite]) => suiteCell(reports.get(name)?.suites.find((s) => s.suite === suite)));
+    return el("tr", {}, el("th", { scope: "row" }, name, complete ? null : el("small", {}, " being written")), ...cells);
+  }));
+}
+
+function suiteCell(result) {
+  if (!result) return el("td", { class: "skipped" }, "not measured");
+  if (result.status !== "ok") {
+    return el("td", { class: result.status, title: result.reason }, result.status === "failed" ? `failed: ${result.reason}` : "skipped");
+  }
+  const m = result.measures[result.headline], percent = result.unit === "accuracy";
+  const show = (value) => (percent ? `${(100 * value).toFixed(1)}` : value.toFixed(2));
+  const source = result.source === "generated" ? "generated items" : null;
+  return el("td", { title: `${m.n} items from ${result.source}` }, percent ? `${show(m.value)} %` : show(m.value),
+    el("small", {}, `${show(m.low)} to ${show(m.high)}`), source ? el("small", {}, source) : null);
+}

@@ -1,0 +1,153 @@
+"""The evaluator's page in a real browser: what a person sees, with the mouse, the keyboard and on a phone."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from services.evaluator.app import create_app
+from services.evaluator.settings import EvaluatorSettings
+from tests.evaluator_runs import step_metrics, write_report, write_run, write_stories_step
+from tests.teacher_helpers import serving
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next((path for name in NAMES if (path := shutil.which(name))), None)
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+HOSTILE = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script> said the fox."
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=f"no browser: none of {', '.join(NAMES)} is on the PATH")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    folder = write_run(tmp_path / "tale", steps=5, stories=9)
+    write_report(folder / "evaluations" / "chck_1M_rl_100k", "tale", "chck_1M_rl_100k", 0.7, spent=100_000)
+    write_run(tmp_path / "other", steps=1)
+    return tmp_path
+
+
+@pytest.fixture
+def address(runs: Path) -> Iterator[str]:
+    with serving(create_app(EvaluatorSettings(runs_dir=runs))) as client:
+        yield str(client.base_url)
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A tab that notes every error and every request that leaves the evaluator."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    tab = context.new_page()
+    faults: list[str] = []
+    tab.on("pageerror", lambda error: faults.append(str(error)))
+    tab.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    tab.on("request", lambda r: None if "127.0.0.1" in r.url or r.url.startswith("data:") else faults.append(r.url))
+    yield tab
+    context.close()
+    assert faults == []
+
+
+def test_a_run_is_shown_with_curves_scores_and_stories(page: Page, address: str) -> None:
+    page.goto(f"{address}/#tale")
+    expect(page.get_by_role("heading", name="tale")).to_be_visible()
+    for title in ("Story score", "Criteria", "Reward", "KL from", "Words", "Pretraining loss"):
+        expect(page.locator("figcaption", has_text=title)).to_be_visible()
+    expect(page.locator("figure", has_text="Criteria").locator("polyline")).to_have_count(2)
+    row = page.get_by_role("row", name="chck_1M_rl_100k")
+    expect(row).to_contain_text("70.0 %")
+    expect(row).to_contain_text("65.0 to 75.0")
+    expect(row).to_contain_text("generated")
+    expect(row).to_contain_text("failed: line 3 is no JSON")
+    expect(page.get_by_role("row", name="chck_500k")).to_contain_text("not measured")
+    expect(page.locator("#early article").first).to_contain_text("Story 0 of step 0")
+    expect(page.locator("#late article").first).to_contain_text("Story 0 of step 4")
+    expect(page.locator("#late article").first).to_contain_text("7 points")
+    expect(page.locator("#late article").first).to_contain_text("repetition")
+
+
+def test_stories_are_browsed_by_step_and_page(page: Page, address: str) -> None:
+    page.goto(f"{address}/#tale")
+    page.locator("#late").get_by_role("button", name="Update before").click()
+    expect(page.locator("#late article").first).to_contain_text("Story 0 of step 3")
+    page.locator("#late").get_by_role("button", name="More stories").click()
+    expect(page.locator("#late article").first).to_contain_text("Story 6 of step 3")
+    expect(page.locator("#late article").last).to_contain_text("no verdict (failed): the teacher was away")
+    page.locator("#early select").select_option("2")
+    expect(page.locator("#early article").first).to_contain_text("Story 0 of step 2")
+
+
+def test_a_story_can_bring_no_markup(page: Page, address: str, runs: Path) -> None:
+    write_stories_step(runs / "tale" / "stories", "tale", 5, [HOSTILE, "The end."])
+    page.goto(f"{address}/#tale")
+    expect(page.locator("#late article").first).to_contain_text("<script>document.title='taken'</script>")
+    assert page.locator("article img").count() == 0
+    assert page.title() == "Fabula: tale"
+
+
+def test_the_page_follows_a_run_that_goes_on(page: Page, address: str, runs: Path) -> None:
+    page.goto(f"{address}/#tale")
+    figure = page.locator("figure", has_text="Story score")
+    expect(figure.locator(".read")).to_contain_text("update 4: score 5")
+    with (runs / "tale" / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write(step_metrics("tale", 5).to_json() + "\n")
+    write_stories_step(runs / "tale" / "stories", "tale", 5, ["A tale newly told.", "Another."])
+    expect(figure.locator(".read")).to_contain_text("update 5: score 5.5", timeout=15_000)
+    expect(page.locator("#late article").first).to_contain_text("A tale newly told.")
+    expect(page.locator("#early article").first).to_contain_text("Story 0 of step 0")
+
+
+def test_the_keyboard_reaches_runs_and_reads_curves(page: Page, address: str) -> None:
+    page.goto(f"{address}/#tale")
+    expect(page.get_by_role("heading", name="tale")).to_be_visible()
+    page.locator("button[data-run=other]").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="other")).to_be_visible()
+    page.locator("button[data-run=tale]").focus()
+    page.keyboard.press("Enter")
+    figure = page.locator("figure", has_text="Story score")
+    expect(figure.locator(".read")).to_contain_text("update 4: score 5")
+    figure.locator("svg").first.focus()
+    page.keyboard.press("Home")
+    expect(figure.locator(".read")).to_contain_text("update 0: score 3")
+    page.keyboard.press("ArrowRight")
+    expect(figure.locator(".read")).to_contain_text("update 1: score 3.5")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_phone_in_both_colour_schemes(browser: Browser, address: str, scheme: str) -> None:
+    context = browser.new_context(
+        viewport={"width": 360, "height": 740}, color_scheme="dark" if scheme == "dark" else "light"
+    )
+    tab = context.new_page()
+    tab.goto(f"{address}/#tale")
+    expect(tab.locator("#late article").first).to_be_visible()
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 360
+    channels = tab.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
+    assert (max(channels) < 80) == (scheme == "dark")
+    context.close()
+
+
+def test_without_runs_it_says_so(page: Page, tmp_path: Path) -> None:
+    with serving(create_app(EvaluatorSettings(runs_dir=tmp_path / "none"))) as client:
+        page.goto(str(client.base_url))
+        expect(page.get_by_text("No runs yet")).to_be_visible()
+        expect(page.locator("#run")).to_be_hidden()
+        page.goto("about:blank")
