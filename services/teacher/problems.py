@@ -62,7 +62,7 @@ def invalid_request(error: ValidationError) -> ProblemError:
     errors = _field_errors(details)
     shown = "; ".join(f"{error.location}: {error.message}" for error in errors[:MAX_SHOWN])
     more = f"; and {len(errors) - MAX_SHOWN} more" if len(errors) > MAX_SHOWN else ""
-    return ProblemError(422, "Not a score request", f"{shown}{more}; send {EXAMPLE}", errors)
+    return ProblemError(422, "Not a score request", f"{shown}{more}; a request is, for example, {EXAMPLE}", errors)
 
 
 def _field_errors(details: Sequence[Mapping[str, Any]]) -> list[FieldError]:

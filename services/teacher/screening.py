@@ -4,8 +4,8 @@ The zero rule of the paper's rubric ("an empty story, or one shorter than a full
 here, before any model is asked, so that all judges agree on it. A text holds a full sentence when
 
 - a sentence-final mark (. ! ? or another script's) stands after at least 2 words ("He ran."), or
-- it has at least 8 words without any such mark: a story that was cut off is judged, not zeroed. In FairytaleQA and
-  African Storybook texts 29 % of sentences have fewer words, in TinyStories 40 %; 97 % of both have 2 or more.
+- it has at least 8 words without any such mark: a story that was cut off is judged, not zeroed. Of the sentences of
+  1,074 children's stories 29 % have fewer words, of a sample of TinyStories 40 %; 97 % and 99 % have 2 or more.
 
 A word is a run of non-space characters with a letter or a digit in it; in scripts that put no spaces between words,
 each character counts as one.
@@ -80,7 +80,7 @@ def screen(story: Story, rubric: Rubric, max_chars: int) -> Story | Verdict:
         return Verdict(story_id=story.id, status=VerdictStatus.REFUSED, reason=reason)
     text = student_words(story.text)
     if not has_full_sentence(text):
-        return rubric.zero_verdict(story.id)
+        return rubric.zero_verdict(story.id, flags=("too_short",))
     return story if text == story.text else story.model_copy(update={"text": text})
 
 

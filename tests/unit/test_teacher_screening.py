@@ -97,4 +97,5 @@ def test_the_judge_sees_only_what_is_worth_judging() -> None:
     assert [v.status for v in verdicts] == [VerdictStatus.OK, VerdictStatus.OK, VerdictStatus.REFUSED, VerdictStatus.OK]
     assert judge.calls == [["fine"]]
     assert verdicts[0].total == verdicts[3].total == 0.0
+    assert verdicts[0].flags == verdicts[3].flags == ("too_short",)
     assert screened.judge([]) == []
