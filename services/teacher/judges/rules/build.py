@@ -17,12 +17,13 @@ import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from services.teacher.judges.rules.classes import MARKS, OPEN, coarse_classes, encode_table, fine_classes
+from services.teacher.judges.rules.classes import MARKS, OPEN, closed_group, coarse_classes, encode_table, fine_classes
 from services.teacher.judges.rules.text import Sentence, read
 
 DATA = Path(__file__).parent / "data"
@@ -73,6 +74,20 @@ def count_words(sentences: list[Sentence]) -> tuple[Counter[str], Counter[str]]:
                 counts[token.lower] += 1
                 capitals[token.lower] += token.surface[0].isupper() and not token.first
     return counts, capitals
+
+
+def countable_nouns(sentences: list[Sentence]) -> set[str]:
+    """Words that follow a determiner where they could stand bare: at most 3 % of at least 15 such places are bare."""
+    determiners = closed_group("determiners") | {"'s", "one", "own", "first", "other", "same", "last"}
+    places = closed_group("prepositions") | closed_group("be_have_do") | {"and", "but", "saw", "took", "got", "made"}
+    bare: Counter[str] = Counter()
+    determined: Counter[str] = Counter()
+    for sentence in sentences:
+        words = [t.lower if t.kind == "word" else "," for t in sentence.tokens]
+        for before, word in pairwise(words):
+            bare[word] += before in places
+            determined[word] += before in determiners
+    return {w for w, n in determined.items() if n + bare[w] >= 15 and bare[w] <= 0.03 * (n + bare[w])}
 
 
 class Tagger:
@@ -177,7 +192,7 @@ def main() -> None:
     batches, rest = em_batches(sentences, tagger, lexicon)
     for round_ in range(EM_ROUNDS):
         print(f"round {round_ + 1}: {tagger.expectation_maximisation(batches):.4f} nats a token")
-    write_lexicon(lexicon, tagger, counts)
+    write_lexicon(lexicon, tagger, counts, countable_nouns(sentences))
     write_grammar(tagger, batches)
     print(f"{len(lexicon)} words, {len(tagger.classes)} classes, {rest} sentences not used")
 
@@ -198,8 +213,10 @@ def em_batches(
     return batches, len(sentences) - sum(len(b) for b in batches)
 
 
-def write_lexicon(lexicon: dict[str, tuple[str, ...]], tagger: Tagger, counts: Counter[str]) -> None:
-    """word, classes by probability (those below 8 % dropped), 10 x Zipf frequency (log10 per billion words)."""
+def write_lexicon(
+    lexicon: dict[str, tuple[str, ...]], tagger: Tagger, counts: Counter[str], countable: set[str]
+) -> None:
+    """word, classes by probability, 10 x Zipf frequency (log10 per billion words), `c` for a countable noun."""
     total = sum(counts.values())
     lines = []
     for word in sorted(lexicon):
@@ -211,7 +228,7 @@ def write_lexicon(lexicon: dict[str, tuple[str, ...]], tagger: Tagger, counts: C
             f"{c}:{max(8, min(99, round(100 * float(row[tagger.index[c]]))))}" if len(kept) > 1 else c for c in kept
         ]
         zipf = round(10 * math.log10(max(counts[word], 1) / total * 1e9))
-        lines.append(f"{word}\t{' '.join(shares)}\t{zipf}")
+        lines.append(f"{word}\t{' '.join(shares)}\t{zipf}\t{'c' if word in countable else ''}")
     text = "\n".join(lines) + "\n"
     (DATA / "lexicon.tsv.gz").write_bytes(gzip.compress(text.encode(), 9, mtime=0))
 

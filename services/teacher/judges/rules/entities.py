@@ -1,8 +1,8 @@
 """Who and what the story is about, sentence by sentence.
 
 After the entity grid (Barzilay & Lapata 2008) and centering (Grosz, Joshi & Weinstein 1995): a coherent text keeps some
-entities in focus, refers to them by pronouns that have an antecedent, and brings new ones in at a pace. Antecedents
-are the latest mention of fitting gender and number (Lappin & Leass 1994, much simplified).
+entities in focus from one sentence to the next, refers to them by pronouns that have an antecedent, and brings new ones
+in at a pace. Antecedents are the latest mention of fitting gender and number (Lappin & Leass 1994, much simplified).
 """
 
 from collections.abc import Sequence
@@ -13,68 +13,89 @@ from typing import NamedTuple
 from services.teacher.judges.rules.classes import group
 from services.teacher.judges.rules.lexicon import Word
 
-REACH = 3  # sentences back that a pronoun or a repeated noun may point
+LINK = (0.0, 1.0, 0.55, 0.3)  # how strongly a mention ties its sentence to one 1, 2, 3 sentences before
+REACH = len(LINK) - 1
+SENTENCE_WORDS = 14  # a stretch: a sentence, or this many words of longer ones
+MEMORY = 12  # latest mentions of beings that a pronoun may choose from
 _INDEFINITE = frozenset({"a", "an", "another", "some"})
 _DEFINITE = frozenset({"the", "this", "that", "these", "those", "his", "her", "their", "its"})
+_FIRST_PERSON = frozenset({"i", "we", "my", "me", "our", "us"})
+_OPPOSITE = {"m": "f", "f": "m"}
 
 
 class Continuity(NamedTuple):
-    """Shares are 0..1."""
+    """Shares are 0..1; `a stretch` means a sentence, or SENTENCE_WORDS words where sentences are longer."""
 
-    linked: float  # sentences after the first that mention something of the REACH before
-    resolved: float  # third-person pronouns with a fitting antecedent (0.75 where there is none to find)
-    clashes: float  # pronouns a sentence whose only candidates have the other gender
-    new_per_sentence: float  # entities mentioned for the first time, after the first two sentences, a sentence
-    focus: float  # share of mentions that belong to the two most mentioned entities
-    misordered: float  # "a fox" after "the fox" had been met, a sentence; pronoun or aftermath openers
-    beings: int  # different beings (names, he-she nouns)
+    linked: float  # mean tie of a sentence to those before: 1 for a mention shared with the sentence just before
+    chained: float  # share of mentions that belong to something mentioned in more than one sentence
+    resolved: float  # third-person pronouns with a fitting antecedent, smoothed towards 0.75
+    clashes: float  # pronouns a stretch that can only point to a being of the other gender
+    new_per_sentence: float  # entities met for the first time after the second sentence, a stretch
+    lone_beings: float  # beings mentioned in one sentence only, a stretch
+    misordered: float  # "a fox" after "the fox" had been met, a pronoun before its noun, a stretch
+    beings: int  # different beings: names, and nouns for he or she
 
 
 @dataclass(slots=True)
 class _Entity:
-    gender: str  # m, f, n (a thing), p (several), ? (a being or a name of unknown gender)
-    last: int
+    gender: str  # m, f, n (a thing), p (several), ? (a being or a name whose gender is not known)
+    last: int  # sentence of the latest mention
     mentions: int = 1
-    met_definite: bool = False
+    sentences: int = 1
+    definite: bool = True
+    votes_m: int = 0
+    votes_f: int = 0
+
+    def mention(self, number: int) -> int:
+        """Count a mention in sentence `number`; how many sentences back the one before was."""
+        back = number - self.last
+        self.mentions += 1
+        self.sentences += back > 0
+        self.last = number
+        return back
+
+    def sex(self) -> str:
+        """m, f, n, p, or ? where nothing points either way."""
+        if self.gender != "?" or self.votes_m == self.votes_f:
+            return self.gender
+        return "m" if self.votes_m > self.votes_f else "f"
 
 
 def continuity(sentences: Sequence[Sequence[Word]]) -> Continuity:
     """Measure a tagged story."""
     tracker = _Tracker()
-    linked = 0.0
-    for number, sentence in enumerate(sentences):
-        link = tracker.read(number, sentence)
-        linked += link if number else 0.0
-    return tracker.continuity(len(sentences), linked)
+    links = [tracker.read(number, sentence) for number, sentence in enumerate(sentences)]
+    words = sum(w.token.kind == "word" for s in sentences for w in s)
+    return tracker.continuity(len(sentences), max(len(sentences), words / SENTENCE_WORDS), sum(links[1:]))
 
 
 class _Tracker:
     def __init__(self) -> None:
         self.entities: dict[str, _Entity] = {}
         self.recent: list[tuple[str, int]] = []  # beings and groups by latest mention, newest last
-        self.pronouns = self.clashes = self.late_new = self.beings = 0
+        self.pronouns = self.clashes = self.late_new = 0
         self.resolved = self.misordered = 0.0
-        self.first_person = -9
+        self.last_first_person = self.last_thing = -9
 
     def read(self, number: int, sentence: Sequence[Word]) -> float:
-        """Take one sentence in; how strongly it is linked to those before, 0..1."""
+        """Take one sentence in; how strongly it is tied to those before, 0..1."""
         link = 0.0
         determiner = ""
         genders = _genders()
         for w in sentence:
-            lower = w.token.lower
-            if w.label in ("NN", "NNS", "NAME"):
+            lower, label = w.token.lower, w.label
+            if label in _NOUNS:
                 link = max(link, self._noun(number, w, determiner))
                 determiner = ""
             elif gender := genders.get(lower):
                 link = max(link, self._pronoun(number, gender, quoted=w.token.quoted))
                 determiner = lower
-            elif lower in ("i", "we", "my", "me", "our", "us"):
-                link = max(link, 0.6 if number - self.first_person <= 1 else 0.0)
-                self.first_person = number
+            elif lower in _FIRST_PERSON:
+                link = max(link, 0.8 * _tie(number - self.last_first_person))
+                self.last_first_person = number
             elif lower in _INDEFINITE or lower in _DEFINITE:
                 determiner = lower
-            elif w.label not in ("JJ", "RB", "VBN", "VBG"):
+            elif label not in _INSIDE_PHRASE:
                 determiner = ""
         return link
 
@@ -83,65 +104,80 @@ class _Tracker:
         entity = self.entities.get(key)
         if entity is None:
             gender = _noun_gender(w, key)
-            self.entities[key] = _Entity(gender, number, met_definite=determiner not in _INDEFINITE)
+            self.entities[key] = _Entity(gender, number, definite=determiner not in _INDEFINITE)
             self.late_new += number > 1
-            self.beings += gender in "mf?"
             self._remember(key, number, gender)
             return 0.0
-        if determiner in _INDEFINITE and entity.met_definite and w.label == "NN":
+        if determiner in _INDEFINITE and entity.definite and w.label == "NN":
             self.misordered += 1.0
-        reach = number - entity.last
-        entity.last, entity.mentions = number, entity.mentions + 1
-        entity.met_definite = entity.met_definite or determiner not in _INDEFINITE
+        entity.definite = entity.definite or determiner not in _INDEFINITE
         self._remember(key, number, entity.gender)
-        return 1.0 if 0 < reach <= REACH else 0.0
+        return _tie(entity.mention(number))
 
     def _remember(self, key: str, number: int, gender: str) -> None:
-        if gender != "n":
+        if gender == "n":
+            self.last_thing = number
+        else:
             self.recent.append((key, number))
-            del self.recent[:-12]
+            del self.recent[:-MEMORY]
 
     def _pronoun(self, number: int, gender: str, *, quoted: bool) -> float:
         if gender == "n":
-            return 0.4 if any(number - e.last <= 1 for e in self._latest()) else 0.0
+            return 0.4 * _tie(number - self.last_thing) if number > self.last_thing else 0.0
         self.pronouns += 1
         near = [k for k, at in reversed(self.recent) if number - at <= REACH]
-        for key in near:
+        key = self._antecedent(near, gender)
+        if key is not None:
             entity = self.entities[key]
-            if entity.gender in (gender, "?") or (gender == "p" and len(set(near)) > 1):
-                if entity.gender == "?" and gender in "mf" and len(set(near)) == 1:
-                    entity.gender = gender
-                reach = number - entity.last
-                entity.last, entity.mentions = number, entity.mentions + 1
-                self._remember(key, number, entity.gender)
-                self.resolved += 1.0
-                return 0.9 if reach > 0 else 0.0
+            self._remember(key, number, entity.gender)
+            self.resolved += 1.0
+            entity.votes_m += gender == "m"
+            entity.votes_f += gender == "f"
+            return 0.9 * _tie(entity.mention(number))
         if quoted or (gender == "p" and self.entities):
             self.resolved += 0.5
             return 0.3
-        self.clashes += any(self.entities[k].gender in "mf" for k in near)
-        if number == 0:
-            self.misordered += 0.5
+        self.clashes += any(self.entities[k].sex() == _OPPOSITE.get(gender) for k in near)
+        self.misordered += 0.5 if number == 0 else 0.0
         # The reader takes the stranger in: what follows may point to him.
         key = f"<{gender}>"
-        self.entities.setdefault(key, _Entity(gender, number, mentions=0))
+        if key in self.entities:
+            self.entities[key].mention(number)
+        else:
+            self.entities[key] = _Entity(gender, number)
         self._remember(key, number, gender)
         return 0.0
 
-    def _latest(self) -> list[_Entity]:
-        return list(self.entities.values())[-6:]
+    def _antecedent(self, near: Sequence[str], gender: str) -> str | None:
+        """The latest being known to fit, else the latest that may fit."""
+        several = gender == "p" and len(set(near)) > 1
+        for key in near:
+            if self.entities[key].sex() == gender or several:
+                return key
+        return next((key for key in near if self.entities[key].sex() == "?"), None)
 
-    def continuity(self, sentences: int, linked: float) -> Continuity:
-        mentions = sorted((e.mentions for e in self.entities.values()), reverse=True)
+    def continuity(self, sentences: int, stretches: float, linked: float) -> Continuity:
+        entities = self.entities.values()
+        mentions = sum(e.mentions for e in entities)
+        beings = [e for e in entities if e.gender in "mf?"]
         return Continuity(
             linked=linked / max(1, sentences - 1),
+            chained=sum(e.mentions for e in entities if e.sentences > 1) / max(1, mentions),
             resolved=(self.resolved + 1.5) / (self.pronouns + 2.0),
-            clashes=self.clashes / max(1, sentences),
-            new_per_sentence=self.late_new / max(1, sentences - 2),
-            focus=sum(mentions[:2]) / max(1, sum(mentions)),
-            misordered=self.misordered / max(1, sentences),
-            beings=self.beings,
+            clashes=self.clashes / max(1.0, stretches),
+            new_per_sentence=self.late_new / max(1.0, stretches - 2.0),
+            lone_beings=sum(e.sentences == 1 for e in beings) / max(1.0, stretches),
+            misordered=self.misordered / max(1.0, stretches),
+            beings=len(beings),
         )
+
+
+_NOUNS = frozenset({"NN", "NNS", "NAME"})
+_INSIDE_PHRASE = frozenset({"JJ", "RB", "VBN", "VBG"})
+
+
+def _tie(back: int) -> float:
+    return LINK[back] if 0 < back <= REACH else 0.0
 
 
 @cache

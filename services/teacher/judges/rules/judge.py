@@ -62,9 +62,8 @@ class RulesJudge:
     def _verdict(self, story: Story) -> Verdict:
         measures = measure(story.text)
         if not measures.tells:
-            return self._rubric.zero_verdict(story.id, flags=("too_short",))
+            return self._rubric.zero_verdict(story.id, flags=measures.flags)
         found = levels(measures)
         count = self._rubric.levels
-        return self._rubric.verdict(
-            story.id, {c.name: distribution(found[c.name], count) for c in self._rubric.criteria}
-        )
+        probabilities = {c.name: distribution(found[c.name], count) for c in self._rubric.criteria}
+        return self._rubric.verdict(story.id, probabilities, flags=measures.flags)

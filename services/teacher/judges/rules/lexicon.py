@@ -20,6 +20,8 @@ class Entry(NamedTuple):
 
     classes: tuple[tuple[int, float], ...]
     zipf: float
+    countable: bool = False  # a noun that hardly ever stands without a determiner
+    known: bool = True
 
 
 class Word(NamedTuple):
@@ -30,6 +32,7 @@ class Word(NamedTuple):
     known: bool
     zipf: float
     association: float  # nats by which the class is likelier here than anywhere (see `Model.tag`)
+    countable: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,7 @@ class Model:
     entries: dict[str, Entry]
     classes: tuple[str, ...]
     index: dict[str, int]
+    marks: dict[str, Entry]  # what is not a listed word, by token kind: `,`, pause, end, number, name
     coarse: tuple[int, ...]
     pairs: tuple[tuple[float, ...], ...]  # K x K
     triples: tuple[tuple[tuple[float, ...], ...], ...]  # M x M x M
@@ -54,34 +58,40 @@ class Model:
             sentence: the tokens.
             continues: the text goes on from a prompt, so that its first word follows a comma rather than a full stop.
         """
-        candidates = [self._candidates(token) for token in sentence.tokens]
-        path = self._path([c for c, _, _ in candidates], "," if continues else "^")
-        before = previous = self.index["," if continues else "^"]
+        entries = [self._entry(token) for token in sentence.tokens]
+        start = self.index["," if continues else "^"]
+        before = previous = start
         words: list[Word] = []
-        for token, (_, known, zipf), label in zip(sentence.tokens, candidates, path, strict=True):
-            fit = (
-                self.pairs[previous][label]
-                + self.triples[self.coarse[before]][self.coarse[previous]][self.coarse[label]]
-            )
-            words.append(Word(token, self._settle(words, token, self.classes[label]), known, zipf, fit))
+        pairs, triples, coarse, classes = self.pairs, self.triples, self.coarse, self.classes
+        for token, entry, label in zip(sentence.tokens, entries, self._path(entries, start), strict=True):
+            fit = pairs[previous][label] + triples[coarse[before]][coarse[previous]][coarse[label]]
+            name = classes[label]
+            if name in ("VBN", "VBZ"):
+                name = self._settle(words, token, name)
+            words.append(Word(token, name, entry.known, entry.zipf, fit, entry.countable))
             before, previous = previous, label
         return words
 
     def _settle(self, before: Sequence[Word], token: Token, label: str) -> str:
-        """A participle right after its subject, with no form of have or be in sight, is a past tense: the fox lost."""
-        if label != "VBN" or not before or before[-1].label not in _SUBJECTS:
-            return label
-        if any(w.label in _AUXILIARIES for w in before[-5:]):
+        """Mend the two mistakes that the bigram model makes most.
+
+        A participle right after its subject, with no form of have or be in sight, is a past tense (the fox lost); what
+        looks like a verb in -s right after a determiner or a preposition is a plural (his eyes).
+        """
+        previous = before[-1].label if before else ""
+        if label == "VBZ":
+            return "NNS" if previous in _BEFORE_NOUN else label
+        if previous not in _SUBJECTS or any(w.label in _AUXILIARIES for w in before[-5:]):
             return label
         entry = self.entries.get(token.lower)
         past = self.index["VBD"]
         return "VBD" if entry is None or any(c == past for c, _ in entry.classes) else label
 
-    def _path(self, candidates: Sequence[tuple[tuple[int, float], ...]], start: str) -> list[int]:
+    def _path(self, entries: Sequence[Entry], start: int) -> list[int]:
         pairs = self.pairs
-        beam: list[tuple[float, int]] = [(0.0, self.index[start])]
+        beam: list[tuple[float, int]] = [(0.0, start)]
         backs: list[tuple[tuple[int, ...], list[tuple[float, int]]]] = []
-        for options in candidates:
+        for options, *_ in entries:
             if len(options) == 1 and len(beam) == 1:
                 new = [(0.0, options[0][0])]
                 pointers: tuple[int, ...] = (0,)
@@ -104,29 +114,45 @@ class Model:
             at = pointers[at]
         return path[::-1]
 
-    def _candidates(self, token: Token) -> tuple[tuple[tuple[int, float], ...], bool, float]:
-        if token.kind == "word":
-            return self._word(token)
-        label = {"end": ".", "number": "NUM", "pause": "," if token.surface == "," else ";"}[token.kind]
-        return ((self.index[label], 0.0),), True, 9.0
-
-    def _word(self, token: Token) -> tuple[tuple[tuple[int, float], ...], bool, float]:
+    def _entry(self, token: Token) -> Entry:
+        if token.kind != "word":
+            return self.marks["," if token.surface == "," else token.kind]
         entry = self.entries.get(token.lower)
         capital = token.surface[0].isupper()
         if entry is not None:
             if capital and not token.first and self.classes[entry.classes[0][0]] in _OPEN_NAMES:
-                return (*entry.classes, (self.index["NAME"], 0.0)), True, entry.zipf
-            return entry.classes, True, entry.zipf
+                return entry._replace(classes=(*entry.classes, (self.index["NAME"], 0.0)), countable=False)
+            return entry
         if capital:
-            return ((self.index["NAME"], 0.0),), True, UNKNOWN_ZIPF + 1.5
+            return self.marks["name"]
         known = any(stem in self.entries for stem in _stems(token.lower))
         labels = next((v for suffix, v in _SUFFIX_CLASSES if token.lower.endswith(suffix)), ("NN", "JJ", "VB"))
         share = math.log(1.0 / len(labels))
-        return tuple((self.index[label], share) for label in labels), known, UNKNOWN_ZIPF
+        return Entry(tuple((self.index[label], share) for label in labels), UNKNOWN_ZIPF, known=known)
 
 
 _SUBJECTS = frozenset(
     {"NN", "NNS", "NAME", "RB", "i", "you", "he", "she", "it", "we", "they", "who", "that", "then", "and"}
+)
+_BEFORE_NOUN = frozenset(
+    {
+        "the",
+        "his",
+        "their",
+        "my",
+        "your",
+        "its",
+        "our",
+        "these",
+        "those",
+        "some",
+        "of",
+        "in",
+        "with",
+        "from",
+        "JJ",
+        "two",
+    }
 )
 _AUXILIARIES = frozenset(
     {"be", "am", "is", "are", "was", "were", "been", "being", "have", "has", "had", "having", "'s", "'ve"}
@@ -174,13 +200,19 @@ def model() -> Model:
     index = {c: i for i, c in enumerate(classes)}
     entries: dict[str, Entry] = {}
     for line in gzip.decompress(folder.joinpath("lexicon.tsv.gz").read_bytes()).decode().splitlines():
-        word, shares, zipf = line.split("\t")
+        word, shares, zipf, flag = line.split("\t")
         parsed = [share.rpartition(":") if ":" in share[1:] else (share, "", "100") for share in shares.split(" ")]
-        entries[word] = Entry(tuple((index[c], math.log(int(p) / 100)) for c, _, p in parsed), int(zipf) / 10)
+        entries[word] = Entry(
+            tuple((index[c], math.log(int(p) / 100)) for c, _, p in parsed), int(zipf) / 10, flag == "c"
+        )
     coarse = tuple(coarse_classes()[c] for c in classes)
     k, m = len(classes), max(coarse_classes().values()) + 1
     pairs, triples = decode_table(grammar["pairs"]), decode_table(grammar["triples"])
+    kinds = {",": ",", "pause": ";", "end": ".", "number": "NUM"}
+    marks = {kind: Entry(((index[label], 0.0),), 9.0) for kind, label in kinds.items()}
+    marks["name"] = Entry(((index["NAME"], 0.0),), UNKNOWN_ZIPF + 1.5)
     return Model(
+        marks=marks,
         entries=entries,
         classes=classes,
         index=index,

@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 from services.teacher.judges.rules.discourse import Discourse, discourse
 from services.teacher.judges.rules.entities import Continuity, continuity
+from services.teacher.judges.rules.grammar import FINITE_LABELS
 from services.teacher.judges.rules.lexicon import model
-from services.teacher.judges.rules.readability import FINITE_LABELS, Readability, readability
+from services.teacher.judges.rules.readability import Readability, readability
 from services.teacher.judges.rules.repetition import Repetition, repetition
 from services.teacher.judges.rules.style import Style, style
 from services.teacher.judges.rules.text import read
+from services.teacher.judges.rules.tricks import Tricks, flags, tricks
 
 MIN_WORDS, MIN_OPEN_WORDS = 4, 12
 
@@ -25,11 +27,19 @@ class Measures:
     continuity: Continuity | None = None
     discourse: Discourse | None = None
     style: Style | None = None
+    tricks: Tricks | None = None
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Names of what looks like an attempt to please the judge."""
+        if self.tricks is None or self.repetition is None:
+            return ("too_short",)
+        return flags(self.tricks, self.repetition.stale_sentences)
 
     def flat(self) -> dict[str, float]:
         """`group.feature` -> value, for reports."""
         out: dict[str, float] = {"words": self.words, "sentences": self.sentences}
-        for name in ("readability", "repetition", "continuity", "discourse", "style"):
+        for name in ("readability", "repetition", "continuity", "discourse", "style", "tricks"):
             features = getattr(self, name)
             if features is not None:
                 out |= {f"{name}.{key}": float(value) for key, value in features._asdict().items()}
@@ -63,4 +73,5 @@ def measure(text: str) -> Measures:
         continuity=continuity(sentences),
         discourse=discourse(sentences, closed=document.sentences[-1].closed),
         style=style(sentences),
+        tricks=tricks(sentences),
     )

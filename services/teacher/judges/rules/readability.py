@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from services.teacher.judges.rules.grammar import FINITE_LABELS, slips
 from services.teacher.judges.rules.lexicon import Word
 from services.teacher.judges.rules.text import Document
 
@@ -12,35 +13,7 @@ WINDOW = 3  # tokens over which a break in fluency is looked for
 BREAK = -0.35  # mean association (nats) below which a window counts as broken
 LONGEST, SHORTEST = 38, 3  # words of a sentence that a child can follow (plain-language guides: 15-20 on average)
 
-_PAST = frozenset({"was", "were", "had", "did", "said", "asked", "went", "came", "got", "saw", "knew", "made", "took"})
-_PAST_2 = frozenset({"thought", "wanted"})
-_PRESENT = frozenset(
-    {"is", "are", "am", "has", "have", "do", "does", "say", "says", "go", "come", "get", "see", "know"}
-)
-_PRESENT_2 = frozenset({"make", "take", "think", "want", "let", "'s", "'re", "'m", "'ve"})
-_MODAL = frozenset({"will", "would", "can", "could", "shall", "should", "may", "might", "must", "cannot", "'ll", "'d"})
-PAST_LABELS = _PAST | _PAST_2 | {"VBD"}
-PRESENT_LABELS = _PRESENT | _PRESENT_2 | {"VBZ"}
-FINITE_LABELS = PAST_LABELS | PRESENT_LABELS | _MODAL
 _OPEN_RUN = frozenset({"NN", "NNS", "JJ", "VB", "VBG", "VBD", "VBN", "VBZ", "RB", "NAME"})
-_VOWEL_SOUND = ("hour", "honest", "honour", "honor", "heir")
-_CONSONANT_SOUND = ("one", "once", "uni", "use", "usu", "eu", "ewe", "ukul", "ura", "ute", "uto")
-_SINGULAR = frozenset({"he", "she", "it"})
-_NOT_AFTER_SINGULAR = frozenset({"were", "are", "have", "do", "am", "VB", "'m", "'re", "'ve"})
-_PLURAL = frozenset({"we", "they", "you"})
-_NOT_AFTER_PLURAL = frozenset({"was", "is", "has", "does", "am", "VBZ", "'m"})
-_NOT_AFTER_I = frozenset({"is", "are", "has", "does", "VBZ", "'s", "'re"})
-_SUBJECT_ONLY = frozenset({"he", "she", "they", "we", "i"})
-_ARTICLES = frozenset({"a", "an", "the", "my", "your", "his", "its", "our", "their", "every"})
-_NOT_AFTER_ARTICLE = frozenset(
-    {"the", "a", "an", "and", "but", "was", "were", "is", "he", "she", "they", "it", "him", "VBZ"}
-)
-_BARE = frozenset({"to", "n't", "did", "could", "would", "should", "can", "must", "will"})
-_NOT_BARE = frozenset({"VBD", "VBZ", "was", "were", "went", "came", "said", "saw", "took", "made", "had"})
-_BEFORE_BASE_FORM = frozenset(
-    {"let", "made", "make", "did", "does", "saw", "see", "if", "that", "could", "would", "should"}
-)
-_PREPOSITIONS = frozenset({"of", "in", "at", "with", "from", "into", "on", "under", "upon"})
 
 
 class Readability(NamedTuple):
@@ -53,7 +26,7 @@ class Readability(NamedTuple):
     finite: float  # share of sentences with a finite verb
     listed: float  # share of words that stand in bare lists
     capitals: float  # share of words inside sentences that start with a capital
-    agreement_errors: float
+    grammar_slips: float
     case_errors: float
     mark_errors: float
 
@@ -62,7 +35,11 @@ def readability(document: Document, sentences: Sequence[Sequence[Word]], doubled
     """Measure a tagged story of at least one word."""
     lower = unknown = inner = capital = listed = finite = windows = broken = tokens = 0
     association = fit = 0.0
-    agreement, case, marks = float(doubled), 0.0, 2.0 * document.unbalanced_quotes + document.odd_marks
+    agreement, case, marks = (
+        float(doubled),
+        0.0,
+        2.0 * document.unbalanced_quotes + document.odd_marks + document.odd_quotes,
+    )
     for number, sentence in enumerate(sentences):
         words = [w for w in sentence if w.token.kind == "word"]
         for w in words:
@@ -82,9 +59,9 @@ def readability(document: Document, sentences: Sequence[Sequence[Word]], doubled
             windows += 1
             broken += sum(scores[i : i + WINDOW]) < BREAK * WINDOW
         fit += len(words) * _length_fit(len(words), short_is_fine=any(w.token.quoted for w in words))
-        finite += any(w.label in FINITE_LABELS for w in words) or (len(words) <= 4 and words[0].token.quoted)
+        finite += any(w.label in FINITE_LABELS for w in words) or (0 < len(words) <= 4 and words[0].token.quoted)
         listed += _listed(sentence)
-        agreement += _agreement_errors(sentence)
+        agreement += slips(sentence)
         marks += _mark_errors(sentence)
     per_hundred = 100.0 / max(20, document.words)
     count = max(1, document.words)
@@ -96,7 +73,7 @@ def readability(document: Document, sentences: Sequence[Sequence[Word]], doubled
         finite=finite / max(1, len(sentences)),
         listed=listed / count,
         capitals=capital / max(1, inner),
-        agreement_errors=agreement * per_hundred,
+        grammar_slips=agreement * per_hundred,
         case_errors=case * per_hundred,
         mark_errors=marks * per_hundred,
     )
@@ -125,32 +102,6 @@ def _listed(sentence: Sequence[Word]) -> int:
         total += run > LIST_RUN
         previous = w.label
     return total
-
-
-def _agreement_errors(sentence: Sequence[Word]) -> int:
-    """Typical slips between neighbours: he were, they was, a apple, to went, with he, the a."""
-    errors = 0
-    before = ""
-    for a, b in itertools.pairwise(sentence):
-        x, y, label = a.token.lower, b.token.lower, b.label
-        if x == "a":
-            errors += (y[0] in "aeiou" and not y.startswith(_CONSONANT_SOUND)) or label == "NNS"
-        elif x == "an":
-            errors += b.token.kind == "word" and y[0] not in "aeiou" and not y.startswith(_VOWEL_SOUND)
-        if x in _ARTICLES:
-            errors += label in _NOT_AFTER_ARTICLE
-        elif x in _SINGULAR:
-            errors += label in _NOT_AFTER_SINGULAR and before not in _BEFORE_BASE_FORM
-        elif x in _PLURAL:
-            errors += label in _NOT_AFTER_PLURAL
-        elif x == "i":
-            errors += label in _NOT_AFTER_I
-        elif x in _BARE:
-            errors += label in _NOT_BARE
-        elif x in _PREPOSITIONS:
-            errors += y in _SUBJECT_ONLY or (label in FINITE_LABELS and label not in {"VBD", "let", "do", "'s"})
-        before = x
-    return errors
 
 
 def _mark_errors(sentence: Sequence[Word]) -> int:

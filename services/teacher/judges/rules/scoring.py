@@ -1,7 +1,7 @@
 """From measures to levels: every constant of the rule set stands here.
 
-A *quality* is a feature put through a logistic curve: about 0.1 at `low` and 0.9 at `high`, with a slope everywhere, so
-that a learner always finds a direction. Qualities that must all hold are multiplied, each to the
+A *quality* is a feature put through a logistic curve: LOW at its `low` and HIGH at its `high`, with a slope everywhere,
+so that a learner always finds a direction. Qualities that must all hold are multiplied, each to the
 power of its weight over the largest (the weakest counts most); ingredients that may stand in for each other are
 averaged.
 """
@@ -16,9 +16,12 @@ RULES_VERSION = "1"
 TOP = 3.0
 FLOOR = 0.06  # quality that a failed condition leaves, so that the others still count
 
+LOW, HIGH = 0.10, 0.97
+_LOGIT_LOW, _LOGIT_HIGH = math.log(LOW / (1.0 - LOW)), math.log(HIGH / (1.0 - HIGH))
+
 
 class Curve(NamedTuple):
-    """Quality 0.1 at `low`, 0.9 at `high`; falling where low > high. `weight` among its fellows."""
+    """Quality LOW at `low`, HIGH at `high`; falling where low > high. `weight` among its fellows."""
 
     low: float
     high: float
@@ -26,71 +29,86 @@ class Curve(NamedTuple):
 
     def quality(self, value: float) -> float:
         """The feature's quality, in (0, 1)."""
-        slope = 2.0 * math.log(9.0) / (self.high - self.low)
-        exponent = max(-40.0, min(40.0, -slope * (value - 0.5 * (self.low + self.high))))
-        return 1.0 / (1.0 + math.exp(exponent))
+        slope = (_LOGIT_HIGH - _LOGIT_LOW) / (self.high - self.low)
+        exponent = max(-40.0, min(40.0, _LOGIT_LOW + slope * (value - self.low)))
+        return 1.0 / (1.0 + math.exp(-exponent))
 
 
 # What must hold for a text to be readable.
 READABILITY: Mapping[str, Curve] = {
-    "readability.association": Curve(-0.3, 0.65, 3.0),
-    "readability.broken": Curve(0.40, 0.08, 2.0),
-    "readability.known_words": Curve(0.75, 0.95, 2.0),
-    "readability.sentence_fit": Curve(0.40, 0.85, 1.5),
-    "readability.finite": Curve(0.40, 0.80, 1.0),
-    "readability.listed": Curve(0.20, 0.03, 1.5),
-    "readability.capitals": Curve(0.40, 0.15, 1.0),
-    "readability.agreement_errors": Curve(9.0, 1.0, 1.5),
-    "readability.case_errors": Curve(7.0, 1.0, 0.5),
-    "readability.mark_errors": Curve(8.0, 1.5, 0.5),
-    "repetition.stale_sentences": Curve(0.8, 0.3, 0.5),
+    "readability.association": Curve(-0.35, 0.85, 3.0),
+    "readability.broken": Curve(0.32, 0.03, 2.0),
+    "readability.known_words": Curve(0.80, 0.98, 2.0),
+    "readability.sentence_fit": Curve(0.40, 0.92, 1.5),
+    "readability.finite": Curve(0.30, 0.85, 1.0),
+    "readability.listed": Curve(0.20, 0.01, 1.5),
+    "readability.capitals": Curve(0.45, 0.10, 1.0),
+    "readability.grammar_slips": Curve(6.0, 0.2, 2.0),
+    "readability.case_errors": Curve(8.0, 0.3, 0.6),
+    "readability.mark_errors": Curve(9.0, 0.6, 0.6),
+    "repetition.stale_sentences": Curve(0.9, 0.2, 0.5),
 }
 # What makes a text hang together.
 COHERENCE: Mapping[str, Curve] = {
-    "continuity.linked": Curve(0.30, 0.80, 3.0),
-    "continuity.resolved": Curve(0.55, 0.90, 1.5),
-    "discourse.tense": Curve(0.60, 0.85, 1.0),
-    "discourse.arc": Curve(0.10, 0.80, 2.0),
-    "discourse.connective_kinds": Curve(0.0, 0.40, 0.7),
-    "discourse.closure": Curve(-0.2, 0.9, 0.7),
-    "discourse.ended": Curve(-0.2, 0.9, 1.5),
-    "discourse.opener": Curve(-0.5, 0.8, 0.5),
+    "continuity.linked": Curve(0.20, 0.80, 2.0),
+    "continuity.chained": Curve(0.20, 0.75, 1.5),
+    "continuity.resolved": Curve(0.55, 0.92, 1.2),
+    "discourse.tense": Curve(0.65, 0.96, 1.2),
+    "style.content_types": Curve(0.08, 0.42, 1.2),
+    "discourse.arc": Curve(0.05, 0.85, 2.0),
+    "discourse.connective_kinds": Curve(-0.1, 0.30, 0.4),
+    "discourse.closure": Curve(-0.2, 0.9, 0.6),
+    "discourse.ended": Curve(0.0, 1.0, 1.8),
+    "discourse.opener": Curve(-0.3, 1.0, 0.5),
+    "repetition.moving_ttr": Curve(0.50, 0.76, 1.0),
 }
 # What breaks it.
 COHERENCE_LIMITS: Mapping[str, Curve] = {
-    "words": Curve(8.0, 45.0, 2.0),
-    "sentences": Curve(0.5, 3.5, 1.0),
-    "repetition.stale_sentences": Curve(0.45, 0.08, 2.0),
-    "repetition.repeated_trigrams": Curve(0.40, 0.10, 2.0),
-    "repetition.repeated_frames": Curve(0.60, 0.15, 1.0),
-    "continuity.clashes": Curve(0.45, 0.05, 1.0),
-    "continuity.new_per_sentence": Curve(4.5, 2.4, 1.0),
-    "continuity.misordered": Curve(0.35, 0.05, 1.5),
-    "discourse.misplaced": Curve(0.70, 0.20, 0.8),
-    "discourse.connective_excess": Curve(1.0, 0.15, 1.5),
+    "words": Curve(8.0, 55.0, 2.0),
+    "sentences": Curve(0.5, 4.5, 0.7),
+    "repetition.stale_sentences": Curve(0.50, 0.03, 2.0),
+    "repetition.repeated_trigrams": Curve(0.40, 0.04, 2.0),
+    "repetition.repeated_frames": Curve(0.70, 0.05, 1.0),
+    "continuity.linked": Curve(0.0, 0.65, 1.5),
+    "continuity.chained": Curve(0.0, 0.60, 1.0),
+    "continuity.lone_beings": Curve(1.0, 0.15, 1.5),
+    "continuity.new_per_sentence": Curve(3.5, 1.2, 1.0),
+    "continuity.clashes": Curve(0.35, 0.0, 1.3),
+    "continuity.misordered": Curve(0.40, 0.0, 1.5),
+    "discourse.misplaced": Curve(0.70, 0.10, 1.0),
+    "discourse.tense": Curve(0.35, 0.85, 1.0),
+    "style.unattributed": Curve(0.90, 0.20, 1.0),
+    "discourse.connective_excess": Curve(1.0, 0.05, 1.5),
+    "discourse.initial_connectives": Curve(1.0, 0.40, 1.0),
+    "tricks.grading": Curve(4.0, 0.5, 1.0),
+    "tricks.number_row": Curve(4.0, 0.5, 1.0),
 }
 # What makes a text engaging.
 CREATIVITY: Mapping[str, Curve] = {
-    "repetition.moving_ttr": Curve(0.55, 0.85, 2.0),
-    "style.rarity": Curve(0.10, 0.45, 2.0),
-    "style.content_types": Curve(0.12, 0.36, 1.5),
-    "style.vivid": Curve(-1.0, 6.0, 2.0),
-    "style.similes": Curve(-0.8, 1.6, 0.7),
-    "style.dialogue": Curve(-0.15, 0.30, 1.2),
-    "style.cliches": Curve(5.0, 0.0, 1.2),
-    "continuity.beings": Curve(-0.5, 3.0, 0.6),
+    "repetition.moving_ttr": Curve(0.55, 0.88, 2.0),
+    "style.rarity": Curve(0.08, 0.50, 2.2),
+    "style.content_types": Curve(0.12, 0.40, 1.6),
+    "style.vivid": Curve(-1.5, 4.5, 1.5),
+    "style.similes": Curve(-0.8, 1.8, 0.6),
+    "style.dialogue": Curve(-0.15, 0.30, 1.0),
+    "style.cliches": Curve(5.0, -0.5, 1.2),
 }
-# What makes it dull.
+# What makes it dull, or hides it.
 CREATIVITY_LIMITS: Mapping[str, Curve] = {
-    "words": Curve(8.0, 45.0, 1.5),
-    "repetition.stale_sentences": Curve(0.45, 0.08, 2.0),
-    "repetition.repeated_trigrams": Curve(0.40, 0.10, 2.0),
-    "repetition.repeated_frames": Curve(0.60, 0.15, 1.0),
-    "discourse.connective_excess": Curve(1.5, 0.3, 0.7),
+    "words": Curve(8.0, 55.0, 1.5),
+    "repetition.stale_sentences": Curve(0.50, 0.03, 2.0),
+    "repetition.repeated_trigrams": Curve(0.40, 0.04, 2.0),
+    "repetition.repeated_frames": Curve(0.70, 0.05, 1.0),
+    "discourse.connective_excess": Curve(1.5, 0.1, 0.7),
+    "style.adjectives": Curve(0.90, 0.35, 2.0),
+    "style.names": Curve(25.0, 5.0, 1.0),
+    "tricks.grading": Curve(4.0, 0.5, 1.0),
+    "tricks.number_row": Curve(4.0, 0.5, 1.0),
 }
-# How much of coherence and creativity is left to a text that cannot be read: quality of the readability level.
-READABLE = Curve(0.5, 2.0, 1.0)
-GATE_POWER = {"coherence": 1.0, "creativity": 1.2}
+# How much of coherence and creativity is left to a text that cannot be read, and of creativity to one that wanders:
+# the quality of the other criterion's level.
+READABLE = Curve(0.2, 1.9, 1.0)
+FOLLOWED = Curve(0.0, 1.8, 0.5)
 CRITERIA = ("readability", "coherence", "creativity")
 
 
@@ -100,16 +118,15 @@ def levels(measures: Measures) -> dict[str, float]:
         return dict.fromkeys(CRITERIA, 0.0)
     values = measures.flat()
     readability = TOP * _all_of(READABILITY, values)
-    gate = READABLE.quality(readability)
-    coherence = TOP * _any_of(COHERENCE, values) * _all_of(COHERENCE_LIMITS, values) * gate ** GATE_POWER["coherence"]
-    creativity = (
-        TOP * _any_of(CREATIVITY, values) * _all_of(CREATIVITY_LIMITS, values) * gate ** GATE_POWER["creativity"]
-    )
+    readable = READABLE.quality(readability)
+    coherence = TOP * _any_of(COHERENCE, values) * _all_of(COHERENCE_LIMITS, values) * readable
+    followed = FOLLOWED.quality(coherence) ** FOLLOWED.weight
+    creativity = TOP * _any_of(CREATIVITY, values) * _all_of(CREATIVITY_LIMITS, values) * readable * followed
     return {"readability": readability, "coherence": coherence, "creativity": creativity}
 
 
 def _all_of(curves: Mapping[str, Curve], values: Mapping[str, float]) -> float:
-    """Product of qualities to the power of their weights' shares of the largest weight."""
+    """Product of qualities, each to the power of its weight's share of the largest weight."""
     top = max(curve.weight for curve in curves.values())
     return math.exp(
         sum(c.weight / top * math.log(FLOOR + (1.0 - FLOOR) * c.quality(values[name])) for name, c in curves.items())
@@ -135,5 +152,5 @@ def distribution(level: float, count: int = 4) -> list[float]:
 
 def constants() -> str:
     """Every constant that can change a level, as text, for the rule set's revision."""
-    tables = (READABILITY, COHERENCE, COHERENCE_LIMITS, CREATIVITY, CREATIVITY_LIMITS, READABLE, GATE_POWER)
-    return repr((RULES_VERSION, FLOOR, [sorted(t.items()) if isinstance(t, Mapping) else t for t in tables]))
+    tables = (READABILITY, COHERENCE, COHERENCE_LIMITS, CREATIVITY, CREATIVITY_LIMITS, READABLE, FOLLOWED)
+    return repr((RULES_VERSION, FLOOR, LOW, HIGH, [t if isinstance(t, Curve) else sorted(t.items()) for t in tables]))

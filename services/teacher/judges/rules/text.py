@@ -52,6 +52,7 @@ class Document:
     quote_marks: int
     unbalanced_quotes: int  # quotations that a paragraph or the story leaves open
     odd_marks: int  # symbols that prose has no use for
+    odd_quotes: int  # quotations of fewer than three words without a mark of their own
     words: int
 
 
@@ -80,7 +81,7 @@ class _Builder:
         self.first = True
         self.pending = ""  # closing mark that waits to see what follows
         self.quote_after_pending = False
-        self.quote_marks = self.unbalanced = self.odd = self.words = 0
+        self.quote_marks = self.unbalanced = self.odd = self.words = self.odd_quotes = self.opened = 0
 
     def add(self, kind: str, surface: str) -> None:
         if kind == "quote":
@@ -89,6 +90,11 @@ class _Builder:
                 self.quote_after_pending = True
             elif self.pending:
                 self.close()
+            if self.quoted:
+                before = self.current.tokens[-1] if self.current.tokens else None
+                bare = before is None or before.kind not in ("end", "pause")
+                self.odd_quotes += bare and self.words - self.opened < 3
+            self.opened = self.words
             self.quoted = not self.quoted
             self.first = self.first or self.quoted
             return
@@ -130,7 +136,7 @@ class _Builder:
         self.first = False if kind == "number" else self.first
 
     def close(self, *, closed: bool = True) -> None:
-        if any(t.kind == "word" for t in self.current.tokens):
+        if any(t.kind in ("word", "number") for t in self.current.tokens):
             self.current.closed = closed
             self.sentences.append(self.current)
         self.current = Sentence()
@@ -141,7 +147,7 @@ class _Builder:
         if self.quoted:
             self.unbalanced += 1
         self.close(closed=bool(self.pending))
-        return Document(tuple(self.sentences), self.quote_marks, self.unbalanced, self.odd, self.words)
+        return Document(tuple(self.sentences), self.quote_marks, self.unbalanced, self.odd, self.odd_quotes, self.words)
 
 
 def _clitics(word: str) -> Iterator[str]:
