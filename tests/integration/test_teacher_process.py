@@ -43,7 +43,7 @@ def process(*arguments: str, **given: str) -> Iterator[tuple[subprocess.Popen[st
         line = child.stdout.readline()
         address = re.search(r"http://\S+", line)
         assert address, f"no address in {line!r}"
-        with httpx.Client(base_url=address[0], timeout=60) as client:
+        with httpx.Client(base_url=address[0], timeout=60, trust_env=False) as client:
             yield child, client
         child.send_signal(signal.SIGTERM)
         _, errors = child.communicate(timeout=60)

@@ -243,10 +243,10 @@ def test_a_folder_that_is_no_judge_says_why(tmp_path: Path, spoil: Callable[[Pat
 def test_an_architecture_that_cannot_carry_the_tree_is_refused(tmp_path: Path) -> None:
     folder = make_tiny_llama(tmp_path / "alibi")
     vocabulary = load(folder).model.config.vocab_size
-    ends = {"bos_token_id": 0, "eos_token_id": 3}
-    BloomForCausalLM(BloomConfig(vocab_size=vocabulary, hidden_size=32, n_layer=2, n_head=4, **ends)).save_pretrained(
-        folder
+    config = BloomConfig(
+        vocab_size=vocabulary, hidden_size=32, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=3, pad_token_id=0
     )
+    BloomForCausalLM(config).save_pretrained(folder)
     with pytest.raises(JudgeUnavailableError, match="take a decoder with ordinary attention"):
         TransformersJudge(load(folder), RUBRIC)
 
