@@ -21,6 +21,11 @@ _VOWEL_SOUND = ("hour", "honest", "honour", "honor", "heir")
 _CONSONANT_SOUND = ("one", "once", "uni", "use", "usu", "eu", "ewe", "ukul", "ura", "ute", "uto")
 _SINGULAR = frozenset({"he", "she", "it"})
 _NOT_AFTER_SINGULAR = frozenset({"were", "are", "am", "'m", "'re", "'ve", "VB", *_BASE}) - {"let"}
+_BEFORE_SUBJECT = frozenset({"", "that", "and", "but", "so", "then", "when", "because", ","})
+_NO_VERB = frozenset({"NN", "NNS", "the", "a", "an", "of", "and", "with", "in", "his", "my"})
+_WANT_MORE = frozenset(
+    {"the", "a", "an", "and", "but", "or", "of", "my", "your", "their", "its", "every", "into", "than", "because", "as"}
+)
 _PLURAL = frozenset({"we", "they", "you"})
 _NOT_AFTER_PLURAL = frozenset({"was", "is", "has", "does", "am", "VBZ", "'m"})
 _NOT_AFTER_I = frozenset({"is", "are", "has", "does", "VBZ", "'s", "'re"})
@@ -90,6 +95,7 @@ def slips(sentence: Sequence[Word]) -> float:
             errors += label in _NOT_AFTER_ARTICLE or _wrong_article(x, y, label)
         elif x in _SINGULAR:
             errors += label in _NOT_AFTER_SINGULAR and before not in _BEFORE_BASE_FORM
+            errors += label in _NO_VERB and before in _BEFORE_SUBJECT and x != "it"
         elif x in _PLURAL:
             errors += label in _NOT_AFTER_PLURAL
         elif x == "i":
@@ -105,7 +111,30 @@ def slips(sentence: Sequence[Word]) -> float:
         if b.countable and label == "NN" and a.label in _BEFORE_BARE_NOUN and not b.token.quoted:
             errors += 0.7
         before = x
-    return errors + _noun_agreement(sentence)
+    return errors + _noun_agreement(sentence) + _breaks_off(sentence) + _wrong_reflexive(sentence)
+
+
+def _wrong_reflexive(sentence: Sequence[Word]) -> int:
+    """`he dressed herself`: a reflexive that is not the one of the latest subject pronoun."""
+    subject, errors = "", 0
+    for w in sentence:
+        lower = w.token.lower
+        if lower in _REFLEXIVES:
+            subject = lower
+        elif w.label in ("NN", "NNS", "NAME"):
+            subject = ""  # the reflexive may mean the noun
+        elif subject and lower in _REFLEXIVES.values():
+            errors += lower != _REFLEXIVES[subject]
+    return errors
+
+
+_REFLEXIVES = {"he": "himself", "she": "herself", "it": "itself", "they": "themselves", "i": "myself"}
+
+
+def _breaks_off(sentence: Sequence[Word]) -> bool:
+    """A closed sentence whose last word wants another one: `at last the old mill with the.`"""
+    closed = len(sentence) > 1 and sentence[-1].label == "."
+    return closed and (sentence[-2].label in _WANT_MORE or sentence[-2].label == ",")
 
 
 def _wrong_article(x: str, y: str, label: str) -> bool:

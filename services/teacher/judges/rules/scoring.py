@@ -14,6 +14,7 @@ from services.teacher.judges.rules.measures import Measures
 
 RULES_VERSION = "1"
 TOP = 3.0
+SOFTNESS = 0.65  # power of a product of qualities: without it two faults leave so little that no third one counts
 FLOOR = 0.06  # quality that a failed condition leaves, so that the others still count
 
 LOW, HIGH = 0.10, 0.97
@@ -36,6 +37,7 @@ class Curve(NamedTuple):
 
 # What must hold for a text to be readable.
 READABILITY: Mapping[str, Curve] = {
+    "words": Curve(-4.0, 26.0, 2.0),
     "readability.association": Curve(-0.35, 0.85, 3.0),
     "readability.broken": Curve(0.32, 0.03, 2.0),
     "readability.known_words": Curve(0.80, 0.98, 2.0),
@@ -64,7 +66,7 @@ COHERENCE: Mapping[str, Curve] = {
 }
 # What breaks it.
 COHERENCE_LIMITS: Mapping[str, Curve] = {
-    "words": Curve(8.0, 55.0, 2.0),
+    "words": Curve(8.0, 65.0, 2.5),
     "sentences": Curve(0.5, 4.5, 0.7),
     "repetition.stale_sentences": Curve(0.50, 0.03, 2.0),
     "repetition.repeated_trigrams": Curve(0.40, 0.04, 2.0),
@@ -95,12 +97,12 @@ CREATIVITY: Mapping[str, Curve] = {
 }
 # What makes it dull, or hides it.
 CREATIVITY_LIMITS: Mapping[str, Curve] = {
-    "words": Curve(8.0, 55.0, 1.5),
+    "words": Curve(8.0, 65.0, 2.5),
     "repetition.stale_sentences": Curve(0.50, 0.03, 2.0),
     "repetition.repeated_trigrams": Curve(0.40, 0.04, 2.0),
     "repetition.repeated_frames": Curve(0.70, 0.05, 1.0),
     "discourse.connective_excess": Curve(1.5, 0.1, 0.7),
-    "style.adjectives": Curve(0.90, 0.35, 2.0),
+    "style.adjectives": Curve(0.80, 0.30, 2.0),
     "style.names": Curve(25.0, 5.0, 1.0),
     "tricks.grading": Curve(4.0, 0.5, 1.0),
     "tricks.number_row": Curve(4.0, 0.5, 1.0),
@@ -126,11 +128,10 @@ def levels(measures: Measures) -> dict[str, float]:
 
 
 def _all_of(curves: Mapping[str, Curve], values: Mapping[str, float]) -> float:
-    """Product of qualities, each to the power of its weight's share of the largest weight."""
+    """Product of qualities, each to the power SOFTNESS times its weight's share of the largest weight."""
     top = max(curve.weight for curve in curves.values())
-    return math.exp(
-        sum(c.weight / top * math.log(FLOOR + (1.0 - FLOOR) * c.quality(values[name])) for name, c in curves.items())
-    )
+    logs = (c.weight * math.log(FLOOR + (1.0 - FLOOR) * c.quality(values[name])) for name, c in curves.items())
+    return math.exp(SOFTNESS / top * sum(logs))
 
 
 def _any_of(curves: Mapping[str, Curve], values: Mapping[str, float]) -> float:
@@ -153,4 +154,6 @@ def distribution(level: float, count: int = 4) -> list[float]:
 def constants() -> str:
     """Every constant that can change a level, as text, for the rule set's revision."""
     tables = (READABILITY, COHERENCE, COHERENCE_LIMITS, CREATIVITY, CREATIVITY_LIMITS, READABLE, FOLLOWED)
-    return repr((RULES_VERSION, FLOOR, LOW, HIGH, [t if isinstance(t, Curve) else sorted(t.items()) for t in tables]))
+    return repr(
+        (RULES_VERSION, SOFTNESS, FLOOR, LOW, HIGH, [t if isinstance(t, Curve) else sorted(t.items()) for t in tables])
+    )
