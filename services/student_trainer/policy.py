@@ -12,26 +12,29 @@ from transformers import PreTrainedModel
 class ValueHead(nn.Module):
     """Dropout(0.1) then Linear(width, 1), as TRL 0.9.4's. In interaction it runs in eval mode, like the model."""
 
-    def __init__(self, width: int, seed: int) -> None:
+    def __init__(self, width: int, seed: int, *, zero: bool = False) -> None:
         super().__init__()
         self.dropout = nn.Dropout(0.1)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.summary = nn.Linear(width, 1)
+        if zero:
+            nn.init.zeros_(self.summary.weight)
+            nn.init.zeros_(self.summary.bias)
 
-    def forward(self, hidden_BTD: Tensor) -> Tensor:
-        """Values [B, T] of hidden states [B, T, D]."""
-        values: Tensor = self.summary(self.dropout(hidden_BTD)).squeeze(-1)
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Values of hidden states [..., D], without the last axis."""
+        values: Tensor = self.summary(self.dropout(hidden)).squeeze(-1)
         return values
 
 
 @dataclass(frozen=True)
 class TokenScores:
-    """What a forward pass says of response tokens; every tensor is [B, T]."""
+    """What a forward pass says of response tokens; every tensor is [B, T], and 0 where the mask is 0."""
 
     logprobs_BT: Tensor
-    entropy_BT: Tensor
     values_BT: Tensor
+    entropy_BT: Tensor | None
 
 
 class Policy:
@@ -43,10 +46,10 @@ class Policy:
         self.reference = reference.eval().requires_grad_(False)
 
     @classmethod
-    def from_student(cls, model: PreTrainedModel, seed: int) -> "Policy":
+    def from_student(cls, model: PreTrainedModel, seed: int, *, zero_values: bool = False) -> "Policy":
         """Start of interaction: the reference is a copy of the student, the value head is fresh."""
         reference = copy.deepcopy(model)
-        head = ValueHead(model.config.get_text_config().hidden_size, seed)
+        head = ValueHead(model.config.get_text_config().hidden_size, seed, zero=zero_values)
         return cls(model, head.to(model.device), reference)
 
     def parameters(self) -> Iterator[nn.Parameter]:
@@ -54,35 +57,53 @@ class Policy:
         yield from self.model.parameters()
         yield from self.value_head.parameters()
 
-    def token_scores(self, sequences_BS: Tensor, prompt_tokens: int, temperature: float) -> TokenScores:
-        """Log-probability, entropy (nats) and value for each response token of prompt + response [B, S].
+    def token_scores(
+        self, sequences_BS: Tensor, mask_BT: Tensor, temperature: float, *, entropy: bool = False
+    ) -> TokenScores:
+        """Log-probability, value and, if wanted, entropy (nats) for the response tokens of prompt + response [B, S].
 
-        T = S - prompt_tokens. Position t is the state before response token t: the hidden state that predicts it.
-        Nothing needs masking: padding stands to the right, where a causal model cannot see it.
+        The response is the last T of the S tokens. Position t is the state before response token t: the hidden state
+        that predicts it. Logits are computed where `mask_BT` is 1 and nowhere else. Attention needs no padding mask:
+        padding stands to the right, where a causal model cannot see it.
         """
-        hidden_BSD = _hidden(self.model, sequences_BS)
-        hidden_BTD = hidden_BSD[:, prompt_tokens - 1 : -1]
-        all_logprobs_BTV = _log_softmax(self.model, hidden_BTD, temperature)
-        responses_BT = sequences_BS[:, prompt_tokens:]
-        logprobs_BT = all_logprobs_BTV.gather(-1, responses_BT[..., None]).squeeze(-1)
-        with torch.no_grad():
-            entropy_BT = -(all_logprobs_BTV.exp() * all_logprobs_BTV).sum(-1)
-        return TokenScores(logprobs_BT, entropy_BT, self.value_head(hidden_BTD))
+        mask_BT = mask_BT > 0
+        hidden_ND = _hidden_before(self.model, sequences_BS, mask_BT)
+        all_logprobs_NV = _log_softmax(self.model, hidden_ND, temperature)
+        logprobs_N = _at_tokens(all_logprobs_NV, sequences_BS, mask_BT)
+        entropy_N = -(all_logprobs_NV.exp() * all_logprobs_NV).sum(-1) if entropy else None
+        return TokenScores(
+            logprobs_BT=_scatter(logprobs_N, mask_BT),
+            values_BT=_scatter(self.value_head(hidden_ND), mask_BT),
+            entropy_BT=None if entropy_N is None else _scatter(entropy_N, mask_BT),
+        )
 
     @torch.no_grad()
-    def reference_logprobs(self, sequences_BS: Tensor, prompt_tokens: int, temperature: float) -> Tensor:
-        """Log-probabilities [B, T] of the response tokens under the reference."""
-        hidden_BSD = _hidden(self.reference, sequences_BS)
-        all_logprobs_BTV = _log_softmax(self.reference, hidden_BSD[:, prompt_tokens - 1 : -1], temperature)
-        return all_logprobs_BTV.gather(-1, sequences_BS[:, prompt_tokens:, None]).squeeze(-1)
+    def reference_logprobs(self, sequences_BS: Tensor, mask_BT: Tensor, temperature: float) -> Tensor:
+        """Log-probabilities [B, T] of the response tokens under the reference, 0 where the mask is 0."""
+        mask_BT = mask_BT > 0
+        hidden_ND = _hidden_before(self.reference, sequences_BS, mask_BT)
+        all_logprobs_NV = _log_softmax(self.reference, hidden_ND, temperature)
+        return _scatter(_at_tokens(all_logprobs_NV, sequences_BS, mask_BT), mask_BT)
 
 
-def _hidden(model: PreTrainedModel, sequences_BS: Tensor) -> Tensor:
-    mask_BS = torch.ones_like(sequences_BS)
-    hidden_BSD: Tensor = model.base_model(sequences_BS, attention_mask=mask_BS, use_cache=False).last_hidden_state
-    return hidden_BSD
+def _hidden_before(model: PreTrainedModel, sequences_BS: Tensor, mask_BT: Tensor) -> Tensor:
+    """Hidden states [N, D] that predict the N response tokens under the mask, row by row."""
+    ones_BS = torch.ones_like(sequences_BS)
+    hidden_BSD = model.base_model(sequences_BS, attention_mask=ones_BS, use_cache=False).last_hidden_state
+    hidden_ND: Tensor = hidden_BSD[:, -mask_BT.shape[1] - 1 : -1][mask_BT]
+    return hidden_ND
 
 
-def _log_softmax(model: PreTrainedModel, hidden_BTD: Tensor, temperature: float) -> Tensor:
-    logits_BTV: Tensor = model.get_output_embeddings()(hidden_BTD)
-    return torch.log_softmax(logits_BTV.float() / temperature, dim=-1)
+def _log_softmax(model: PreTrainedModel, hidden_ND: Tensor, temperature: float) -> Tensor:
+    logits_NV: Tensor = model.get_output_embeddings()(hidden_ND)
+    return torch.log_softmax(logits_NV.float() / temperature, dim=-1)
+
+
+def _at_tokens(all_logprobs_NV: Tensor, sequences_BS: Tensor, mask_BT: Tensor) -> Tensor:
+    tokens_N = sequences_BS[:, -mask_BT.shape[1] :][mask_BT]
+    return all_logprobs_NV.gather(-1, tokens_N[:, None]).squeeze(-1)
+
+
+def _scatter(values_N: Tensor, mask_BT: Tensor) -> Tensor:
+    """Values back at their places, [B, T]; 0 elsewhere."""
+    return torch.zeros(mask_BT.shape, dtype=values_N.dtype, device=values_N.device).masked_scatter(mask_BT, values_N)

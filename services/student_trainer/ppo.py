@@ -32,7 +32,7 @@ class NotFiniteError(RuntimeError):
 
 @dataclass(frozen=True)
 class Experience:
-    """One batch of stories as the update sees it: B stories, P prompt tokens, T response tokens, S = P + T."""
+    """One batch of stories as the update sees it: B stories of a prompt and T response tokens, S in all."""
 
     sequences_BS: Tensor
     mask_BT: Tensor  # 1 on response tokens of stories with a usable verdict
@@ -40,7 +40,6 @@ class Experience:
     values_BT: Tensor
     advantages_BT: Tensor  # whitened over the batch
     returns_BT: Tensor  # from advantages before whitening
-    prompt_tokens: int
     kl_B: Tensor  # logp - reference logp summed over the story's tokens, in nats
     kl_per_story: float
     entropy: float
@@ -63,7 +62,11 @@ class UpdateStats:
 
 def make_optimizer(policy: Policy, settings: PPOSettings) -> torch.optim.Adam:
     """Adam, betas 0.9/0.999, eps 1e-8, no decay, no schedule: the paper's."""
-    return torch.optim.Adam(policy.parameters(), lr=settings.learning_rate, betas=(0.9, 0.999), eps=1e-8)
+    groups = [
+        {"params": list(policy.model.parameters()), "lr": settings.learning_rate},
+        {"params": list(policy.value_head.parameters()), "lr": settings.value_learning_rate or settings.learning_rate},
+    ]
+    return torch.optim.Adam(groups, betas=(0.9, 0.999), eps=1e-8)
 
 
 @torch.no_grad()
@@ -78,14 +81,14 @@ def gather_experience(
     settings: PPOSettings,
 ) -> Experience:
     """Score the stories under policy and reference, and turn story rewards into advantages and returns."""
-    prompt_tokens = sequences_BS.shape[1] - mask_BT.shape[1]
     mask_BT = mask_BT * usable_B[:, None]
-    chunks = sequences_BS.split(settings.micro_batch_size)
-    scores = [policy.token_scores(chunk, prompt_tokens, temperature) for chunk in chunks]
-    reference_BT = torch.cat([policy.reference_logprobs(chunk, prompt_tokens, temperature) for chunk in chunks])
+    size = settings.micro_batch_size
+    chunks = list(zip(sequences_BS.split(size), mask_BT.split(size), strict=True))
+    scores = [policy.token_scores(rows, mask, temperature, entropy=True) for rows, mask in chunks]
+    reference_BT = torch.cat([policy.reference_logprobs(rows, mask, temperature) for rows, mask in chunks])
     logprobs_BT = torch.cat([s.logprobs_BT for s in scores])
     values_BT = torch.cat([s.values_BT for s in scores])
-    entropy_BT = torch.cat([s.entropy_BT for s in scores])
+    entropy_BT = torch.cat([s.entropy_BT for s in scores if s.entropy_BT is not None])
     rewards_BT = token_rewards(story_rewards_B, logprobs_BT, reference_BT, mask_BT, kl_coefficient)
     advantages_BT, returns_BT = gae(rewards_BT, values_BT, mask_BT, settings.gamma, settings.gae_lambda)
     kl_B = ((logprobs_BT - reference_BT) * mask_BT).sum(dim=1)
@@ -96,7 +99,6 @@ def gather_experience(
         values_BT=values_BT,
         advantages_BT=masked_whiten(advantages_BT, mask_BT),
         returns_BT=returns_BT,
-        prompt_tokens=prompt_tokens,
         kl_B=kl_B,
         kl_per_story=float(masked_mean(kl_B, usable_B)),
         entropy=float(masked_mean(entropy_BT, mask_BT)),
@@ -168,9 +170,9 @@ def _accumulate_gradient(
     tokens = experience.mask_BT[rows_M].sum()
     sums = torch.zeros(6, dtype=torch.float64)
     for rows in rows_M.split(settings.micro_batch_size):
-        scores = policy.token_scores(experience.sequences_BS[rows], experience.prompt_tokens, temperature)
-        terms = _loss_terms(scores, experience, rows, settings)
         mask_BT = experience.mask_BT[rows]
+        scores = policy.token_scores(experience.sequences_BS[rows], mask_BT, temperature)
+        terms = _loss_terms(scores, experience, rows, settings)
         loss = (terms[0] * mask_BT).sum() / tokens + settings.value_weight * (terms[1] * mask_BT).sum() / tokens
         loss.backward()
         sums += torch.stack([(term.detach() * mask_BT).sum().double() for term in terms]).cpu()
@@ -182,8 +184,7 @@ def _loss_terms(scores: TokenScores, experience: Experience, rows: Tensor, setti
     old_logprobs_BT, old_values_BT = experience.logprobs_BT[rows], experience.values_BT[rows]
     advantages_BT, returns_BT = experience.advantages_BT[rows], experience.returns_BT[rows]
     log_ratio_BT = scores.logprobs_BT - old_logprobs_BT
-    # Padding has log-probabilities too, and an exp that overflows there would turn 0 * inf into NaN.
-    ratio_BT = torch.where(experience.mask_BT[rows] > 0, log_ratio_BT, 0.0).exp()
+    ratio_BT = log_ratio_BT.exp()
     return [
         policy_loss_terms(ratio_BT, advantages_BT, settings.ratio_clip),
         value_loss_terms(scores.values_BT, old_values_BT, returns_BT, settings.value_clip),

@@ -92,7 +92,7 @@ def reference_update(policy: Policy, written: Rollout, rewards: Tensor, usable: 
 
 def test_optimizer_is_the_papers(policy: Policy) -> None:
     optimizer = make_optimizer(policy, PPOSettings())
-    options = {name: optimizer.defaults[name] for name in ("lr", "betas", "eps", "weight_decay")}
+    options = {name: group[name] for group in optimizer.param_groups for name in ("lr", "betas", "eps", "weight_decay")}
     assert options == {"lr": 1e-6, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0}
 
 

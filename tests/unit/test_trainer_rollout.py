@@ -110,8 +110,8 @@ def test_temperature_reaches_log_probabilities(student: GPT2LMHeadModel) -> None
     )
     prompt = len(written.prompt_P)
     policy = Policy.from_student(student, seed=0)
-    scores = policy.token_scores(written.sequences_BS, prompt, temperature=0.5)
+    scores = policy.token_scores(written.sequences_BS, written.mask_BT, temperature=0.5)
     logits = student(written.sequences_BS, attention_mask=torch.ones_like(written.sequences_BS)).logits
     expected = torch.log_softmax(logits[:, prompt - 1 : -1] / 0.5, dim=-1)
     expected = expected.gather(-1, written.responses_BT[..., None]).squeeze(-1)
-    torch.testing.assert_close(scores.logprobs_BT, expected)
+    torch.testing.assert_close(scores.logprobs_BT, expected * written.mask_BT)

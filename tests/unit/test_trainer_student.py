@@ -40,7 +40,7 @@ def test_shape_and_token_ids_are_as_asked() -> None:
     config = student.config
     assert (config.n_layer, config.n_head, config.n_embd, config.n_positions) == (2, 2, 32, 64)
     assert config.vocab_size == len(TOKENIZER)
-    assert config.activation_function == "gelu_new"
+    assert config.activation_function == "gelu_pytorch_tanh"
     for source in (config, student.generation_config):
         assert (source.bos_token_id, source.eos_token_id, source.pad_token_id) == (0, 2, 1)
     assert student.lm_head.weight is student.transformer.wte.weight
