@@ -1,5 +1,6 @@
 """The use case: measure one checkpoint on every suite that is asked for, and write the report."""
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -67,8 +68,8 @@ def evaluate_checkpoint(
         EvaluatorError: run.yaml cannot be read, or the report cannot be written.
     """
     start = time.monotonic()
-    if settings.torch_threads is not None:
-        torch.set_num_threads(settings.torch_threads)
+    # Half the CPUs by default: a trainer and a teacher want theirs, and threads that wait for each other spin.
+    torch.set_num_threads(settings.torch_threads or max(1, (os.cpu_count() or 1) // 2))
     progress(Progress("loading", 0, 1))
     checkpoint = load_checkpoint(request.path, settings.device)
     engine = LogProbabilityEngine(checkpoint.model, checkpoint.tokenizer, settings.token_budget)

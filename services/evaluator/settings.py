@@ -57,7 +57,7 @@ class EvaluatorSettings(BaseSettings):
     token_budget: int = Field(default=1024, ge=1, description="Padded tokens in one forward of the ranking suites.")
 
     device: str = Field(default="auto", pattern="^(auto|cpu|cuda(:[0-9]+)?)$", description="auto: CUDA if it is there.")
-    torch_threads: int | None = Field(default=None, ge=1, description="CPU threads of the model; none: torch's choice.")
+    torch_threads: int | None = Field(default=None, ge=1, description="CPU threads of the model; none: half the CPUs.")
     niceness: int = Field(default=5, ge=0, le=19, description="Lowers the service's CPU priority beside a trainer.")
 
     teacher_chunk: int = Field(default=32, ge=1, description="Stories in one request to the teacher.")
