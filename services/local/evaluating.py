@@ -1,5 +1,6 @@
 """`fabula evaluate`: measure one checkpoint in this process, its stories judged by a teacher beside us."""
 
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,11 +49,11 @@ def evaluate(what: What, console: Console) -> tuple[EvaluationReport, Path]:
         with tempfile.TemporaryDirectory(prefix="fabula-") as folder, Children() as children:
             port = ports.any_free()
             log = Path(folder) / "teacher.log"
-            child = services.start_teacher(children, what.teacher, port, None, log)
-            url = f"http://{ports.HOST}:{port}"
+            worker = services.worker_name("teacher", f"evaluate-{os.getpid()}")
+            service = services.start_teacher(children, what.teacher, port, None, log, worker)
             with console.status(f"Starting the teacher {what.teacher} ..."):
-                services.wait_ready(children, child, url, interrupts)
-            return _measure(what, url, console, interrupts)
+                services.wait_ready(children, service, interrupts)
+            return _measure(what, service.url, console, interrupts)
 
 
 def _measure(what: What, teacher_url: str, console: Console, interrupts: Interrupts) -> tuple[EvaluationReport, Path]:

@@ -15,12 +15,13 @@ from services.local import ports, services
 from services.local.errors import CommandError, Interrupted
 from services.local.interrupts import Interrupts
 from services.local.plan import Plan
-from services.local.processes import Child, Children, describe_exit
+from services.local.processes import Children, describe_exit
 from services.local.runlock import RunLock
 from services.local.sessions import Outcome, Stopwatch
 from services.local.table import duration
 
 INTERRUPTED = 130
+PORT_TRIES = 5
 
 
 def run_in_house(plan: Plan, console: Console, body: Callable[["House"], bool]) -> int:
@@ -94,15 +95,22 @@ class House:
 
     def teacher(self, wanted_port: int, redis_url: str) -> str:
         """Start the run's teacher and wait for it. Returns its address."""
-        port = self._port("teacher", wanted_port)
-        child = services.start_teacher(self.children, self.plan.teacher, port, redis_url, self._log("teacher"))
-        return self._ready(child, port, f"teacher {self.plan.teacher}")
+        worker = services.worker_name("teacher", self.plan.run)
+
+        def start(port: int) -> services.Service:
+            log = self._log("teacher")
+            return services.start_teacher(self.children, self.plan.teacher, port, redis_url, log, worker)
+
+        return self._serve(f"teacher {self.plan.teacher}", wanted_port, start)
 
     def evaluator(self, wanted_port: int, redis_url: str, teacher_url: str) -> str:
         """Start the evaluator and wait for it. Returns its address."""
-        port = self._port("evaluator", wanted_port)
-        child = services.start_evaluator(self.children, self.plan, port, redis_url, teacher_url, self._log("evaluator"))
-        return self._ready(child, port, "evaluator")
+
+        def start(port: int) -> services.Service:
+            log = self._log("evaluator")
+            return services.start_evaluator(self.children, self.plan, port, redis_url, teacher_url, log)
+
+        return self._serve("evaluator", wanted_port, start)
 
     def train(self, part: services.TrainerPart, redis_url: str | None) -> None:
         """Run the trainer in the foreground until it is done.
@@ -135,20 +143,29 @@ class House:
         """A line with a spinner on a terminal, nothing elsewhere."""
         return self.console.status(text) if self.console.is_terminal else nullcontext()
 
-    def _port(self, name: str, wanted: int) -> int:
-        if ports.is_free(wanted):
-            return wanted
-        port = ports.any_free()
-        self.say(f"Port {wanted} is taken; the {name} gets {port}.")
-        return port
-
     def _log(self, name: str) -> Path:
         return self.plan.folder / "logs" / f"{name}.log"
 
-    def _ready(self, child: Child, port: int, title: str) -> str:
-        url = f"http://{ports.HOST}:{port}"
-        start = time.monotonic()
-        with self.line(f"Starting the {title} (log: {child.log}) ..."):
-            services.wait_ready(self.children, child, url, self.interrupts)
-        self.say(f"Ready: {title}, {url} ({duration(time.monotonic() - start)})")
-        return url
+    def _serve(self, title: str, wanted_port: int, start: Callable[[int], services.Service]) -> str:
+        """Start a service at the wanted port, or at a free one where that is taken, and wait until it is ready."""
+        began = time.monotonic()
+        port = wanted_port
+        for _ in range(PORT_TRIES):
+            if port == wanted_port and not ports.is_free(port):
+                port = self._another_port(title, port)
+            service = start(port)
+            try:
+                with self.line(f"Starting the {title} (log: {service.child.log}) ..."):
+                    services.wait_ready(self.children, service, self.interrupts)
+            except services.PortTakenError:
+                # It was free a moment ago: another `up` that began with us was faster.
+                port = self._another_port(title, port)
+                continue
+            self.say(f"Ready: {title}, {service.url} ({duration(time.monotonic() - began)})")
+            return service.url
+        raise CommandError(f"no port for the {title} in {PORT_TRIES} tries, the last {port}; choose one", exit_code=1)
+
+    def _another_port(self, title: str, taken: int) -> int:
+        port = ports.any_free()
+        self.say(f"Port {taken} is taken; the {title} gets {port}.")
+        return port

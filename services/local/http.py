@@ -21,13 +21,30 @@ class Readiness:
     reason: str
 
 
-def readiness(url: str) -> Readiness:
-    """Ask the service at `url` whether it is ready."""
+def readiness(url: str, worker: str | None = None) -> Readiness:
+    """Ask the service at `url` whether it is ready; with `worker`, whether it is the one of that name and ready."""
     try:
-        response = httpx.get(f"{url.rstrip('/')}/readyz", timeout=10.0, trust_env=not is_local(url))
+        response = _get(url, "/readyz")
+        if response.is_success and worker is not None and worker not in (names := _worker_names(_get(url, "/info"))):
+            return Readiness(
+                ready=False, answered=False, reason=f"{', '.join(names) or 'another program'} answers there"
+            )
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return Readiness(ready=False, answered=False, reason=str(error) or type(error).__name__)
     return Readiness(response.is_success, answered=True, reason="" if response.is_success else _problem(response))
+
+
+def _get(url: str, path: str) -> httpx.Response:
+    return httpx.get(f"{url.rstrip('/')}{path}", timeout=10.0, trust_env=not is_local(url))
+
+
+def _worker_names(info: httpx.Response) -> list[str]:
+    """What a service of ours calls itself in its /info."""
+    try:
+        said = info.json()
+    except ValueError:
+        return []
+    return [str(said[key]) for key in ("worker", "worker_name") if key in said] if isinstance(said, dict) else []
 
 
 def score(url: str, texts: Sequence[str]) -> ScoreResponse:

@@ -180,8 +180,10 @@ def describe_exit(status: int | None) -> str:
     return f"exit status {status}"
 
 
-def tail(log: Path, lines: int = TAIL_LINES) -> str:
+def tail(log: Path | None, lines: int = TAIL_LINES) -> str:
     """The last lines of a log, indented."""
+    if log is None:
+        return "  (it writes none)"
     try:
         with log.open("rb") as file:
             file.seek(0, os.SEEK_END)

@@ -1,12 +1,14 @@
 """Starts each service as a child process and waits until it is ready. The command lines of the house are here."""
 
 import os
+import socket
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from services.local import http
+from services.local import http, ports
 from services.local.errors import ChildFailedError, CommandError
 from services.local.interrupts import Interrupts
 from services.local.plan import Plan
@@ -14,12 +16,19 @@ from services.local.processes import Child, Children, tail
 from services.redis_server import LocalRedis, RedisServerError, start_server
 
 Progress = Literal["tty", "plain"]
+
+
+class PortTakenError(Exception):
+    """Another program listens where a service of ours should."""
+
+
 TrainerPart = Literal["run", "pretrain", "interact"]
 TRAINER_GRACE_S = 120.0  # time to end an update and save
 LOADING = "is being built"  # how the teacher says that its model is on the way
 LOADING_S = 3600.0  # a teacher of 8B parameters is downloaded first
 READY_S = 120.0
 COMPLAINT_S = 5.0
+NO_PORT, PORT_TAKEN = 2, "cannot listen on"  # how our services end when their port is not to be had
 EVALUATOR_THREADS = "FABULA_EVALUATOR_TORCH_THREADS"
 
 
@@ -37,15 +46,32 @@ def start_redis(children: Children, folder: Path) -> LocalRedis:
     return redis
 
 
-def start_teacher(children: Children, teacher: str, port: int, redis_url: str | None, log: Path) -> Child:
+@dataclass(frozen=True)
+class Service:
+    """A service of ours that is on its way up. `worker` is its name, also in the queue: the one that answers is it."""
+
+    child: Child
+    url: str
+    worker: str
+
+
+def worker_name(service: str, run: str) -> str:
+    """Stable for a run, so that a service that was killed goes on with its own deliveries; unique among the living."""
+    return f"{socket.gethostname()}.{run}.{service}"
+
+
+def start_teacher(
+    children: Children, teacher: str, port: int, redis_url: str | None, log: Path, worker: str
+) -> Service:
     """Start the teacher that `teacher` (`rules:`, `transformers:<model>`) names."""
     command = [*_module("services.teacher"), "--port", str(port)]
     if redis_url is not None:
         command += ["--redis-url", redis_url]
-    return children.start("teacher", command, log, env={**_environment(), "FABULA_TEACHER": teacher})
+    env = {**_environment(), "FABULA_TEACHER": teacher, "FABULA_WORKER": worker}
+    return Service(children.start("teacher", command, log, env=env), _url(port), worker)
 
 
-def start_evaluator(children: Children, plan: Plan, port: int, redis_url: str, teacher_url: str, log: Path) -> Child:
+def start_evaluator(children: Children, plan: Plan, port: int, redis_url: str, teacher_url: str, log: Path) -> Service:
     """Start the evaluator over all runs beside this one."""
     command = [*_module("services.evaluator"), "--port", str(port), "--redis-url", redis_url]
     command += ["--runs-dir", str(plan.folder.parent), "--teacher-url", teacher_url]
@@ -53,7 +79,9 @@ def start_evaluator(children: Children, plan: Plan, port: int, redis_url: str, t
         command += ["--eval-data", str(plan.eval_data)]
     # Beside a trainer; threads of two torch processes that fight for the cores cost both more than they bring.
     threads = os.environ.get(EVALUATOR_THREADS) or str(max(1, (os.cpu_count() or 1) // 2))
-    return children.start("evaluator", command, log, env={**_environment(), EVALUATOR_THREADS: threads})
+    worker = worker_name("evaluator", plan.run)
+    env = {**_environment(), EVALUATOR_THREADS: threads, "FABULA_EVALUATOR_WORKER": worker}
+    return Service(children.start("evaluator", command, log, env=env), _url(port), worker)
 
 
 def start_trainer(
@@ -66,26 +94,37 @@ def start_trainer(
     return children.start("trainer", command, env=_environment(), grace_s=TRAINER_GRACE_S)
 
 
-def wait_ready(children: Children, child: Child, url: str, interrupts: Interrupts) -> None:
-    """Wait until the service at `url` is ready.
+def wait_ready(children: Children, service: Service, interrupts: Interrupts) -> None:
+    """Wait until the service is ready.
 
-    A service that says for `COMPLAINT_S` seconds that it cannot work is believed, unless it says that it is loading.
+    One that says for `COMPLAINT_S` seconds that it cannot work is believed, unless it says that it is loading.
 
     Raises:
+        PortTakenError: another program was faster to take its port; the service has ended.
         ChildFailedError: it stopped or does not get ready; its log's end is in the message.
         Interrupted: a signal has arrived.
     """
+    child = service.child
     start = good = time.monotonic()
-    while not (answer := http.readiness(url)).ready:
+    while not (answer := http.readiness(service.url, service.worker)).ready:
+        if child.poll() == NO_PORT and PORT_TAKEN in tail(child.log, lines=1):
+            children.forget(child)
+            raise PortTakenError(service.url)
         children.check()
         now = time.monotonic()
-        if LOADING in answer.reason or not answer.answered:
-            good = now
         loading = answer.answered and LOADING in answer.reason
+        if loading or not answer.answered:
+            good = now
         if now - good > COMPLAINT_S or now - start > (LOADING_S if loading else READY_S):
-            end = f"; the end of {child.log}:\n{tail(child.log)}" if child.log is not None else ""
-            raise ChildFailedError(f"the {child.name} at {url} does not get ready: {answer.reason}{end}")
+            raise ChildFailedError(
+                f"the {child.name} at {service.url} does not get ready: {answer.reason}; the end of {child.log}:\n"
+                f"{tail(child.log)}"
+            )
         interrupts.sleep()
+
+
+def _url(port: int) -> str:
+    return f"http://{ports.HOST}:{port}"
 
 
 def _module(name: str) -> list[str]:

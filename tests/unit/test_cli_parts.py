@@ -227,3 +227,11 @@ def test_a_server_that_is_no_teacher_is_said() -> None:
         with pytest.raises(CommandError, match="does not speak Fabula's protocol"):
             http.score(url, [FOX])
     assert not http.readiness(url).answered
+
+
+def test_another_service_on_our_port_is_not_ours() -> None:
+    with server(200, b'{"worker": "somebody"}') as url:
+        assert http.readiness(url, "somebody").ready
+        answer = http.readiness(url, "ours")
+    assert not answer.ready
+    assert answer.reason == "somebody answers there"
