@@ -29,7 +29,6 @@ LOADING_S = 3600.0  # a teacher of 8B parameters is downloaded first
 READY_S = 120.0
 COMPLAINT_S = 5.0
 NO_PORT, PORT_TAKEN = 2, "cannot listen on"  # how our services end when their port is not to be had
-EVALUATOR_THREADS = "FABULA_EVALUATOR_TORCH_THREADS"
 
 
 def start_redis(children: Children, folder: Path) -> LocalRedis:
@@ -77,10 +76,8 @@ def start_evaluator(children: Children, plan: Plan, port: int, redis_url: str, t
     command += ["--runs-dir", str(plan.folder.parent), "--teacher-url", teacher_url]
     if plan.eval_data is not None:
         command += ["--eval-data", str(plan.eval_data)]
-    # Beside a trainer; threads of two torch processes that fight for the cores cost both more than they bring.
-    threads = os.environ.get(EVALUATOR_THREADS) or str(max(1, (os.cpu_count() or 1) // 2))
     worker = worker_name("evaluator", plan.run)
-    env = {**_environment(), EVALUATOR_THREADS: threads, "FABULA_EVALUATOR_WORKER": worker}
+    env = {**_environment(), "FABULA_EVALUATOR_WORKER": worker}
     return Service(children.start("evaluator", command, log, env=env), _url(port), worker)
 
 
