@@ -51,8 +51,12 @@ class LogProbabilityEngine:
         self._model = model
         self._tokenizer = tokenizer
         self._budget = token_budget
-        self._context: int | None = getattr(model.config, "max_position_embeddings", None)
+        self.context: int | None = getattr(model.config, "max_position_embeddings", None)
         self._shares_prefixes = True
+
+    def lengths(self, items: Sequence[Item]) -> list[int]:
+        """Tokens of each item's longest candidate, to be held against `context`."""
+        return [max(len(candidate.ids) for candidate in row) for row in self._encode(items)]
 
     def score(self, items: Sequence[Item], done: ItemsDone) -> list[tuple[float, ...]]:
         """One log-probability (nats) a candidate.
@@ -61,6 +65,9 @@ class LogProbabilityEngine:
             ItemsError: an item is longer than the model's context, or has a candidate with nothing to score.
         """
         encoded = self._encode(items)
+        longest = max((len(candidate.ids) for row in encoded for candidate in row), default=0)
+        if self.context is not None and longest > self.context:
+            raise ItemsError(f"an item of {longest} tokens does not fit the checkpoint's context of {self.context}")
         prefixes = [shared_prefix(candidates) - 1 for candidates in encoded]
         shared = [i for i, length in enumerate(prefixes) if length >= MINIMUM_SHARED_PREFIX and self._shares_prefixes]
         whole = sorted(set(range(len(items))) - set(shared))
@@ -93,21 +100,7 @@ class LogProbabilityEngine:
                         f"{item.uid}: candidate {candidate.text!r} has no token that could be scored (the first token "
                         "of a text has no prediction); leave the item out"
                     )
-        self._refuse_too_long(items, encoded)
         return encoded
-
-    def _refuse_too_long(self, items: Sequence[Item], encoded: Sequence[tuple[Encoded, ...]]) -> None:
-        if self._context is None:
-            return
-        lengths = [max(len(candidate.ids) for candidate in row) for row in encoded]
-        too_long = sum(length > self._context for length in lengths)
-        if too_long:
-            longest = max(range(len(items)), key=lengths.__getitem__)
-            raise ItemsError(
-                f"{too_long} of {len(items)} items do not fit the checkpoint's context of {self._context} tokens; the "
-                f"longest, in {items[longest].uid}, has {lengths[longest]}: this needs a checkpoint with a context of "
-                f"{lengths[longest]} tokens or more"
-            )
 
     def _score_whole(
         self, encoded: Sequence[tuple[Encoded, ...]], part_done: Callable[[float], None]

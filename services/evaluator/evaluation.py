@@ -15,8 +15,9 @@ from services.evaluator.adapters.checkpoint import LoadedCheckpoint, load_checkp
 from services.evaluator.adapters.reports import write_evaluation
 from services.evaluator.adapters.run_config import RunConfig, read_run_config
 from services.evaluator.adapters.teacher_client import TeacherClient
-from services.evaluator.engine import ItemsDone, LogProbabilityEngine
+from services.evaluator.engine import ItemsDone, LogProbabilityEngine, Scorer
 from services.evaluator.errors import AbandonedError, EvaluatorError, MissingDataError
+from services.evaluator.fitting import leave_out_long
 from services.evaluator.generated import SOURCE
 from services.evaluator.generated.box_stories import box_stories
 from services.evaluator.generated.minimal_pairs import minimal_pairs
@@ -29,6 +30,8 @@ from services.evaluator.suites.outcome import SuiteOutcome
 from services.evaluator.writing import write_stories
 
 LOOK_EVERY_S = 0.25
+
+_Outcome = tuple[SuiteOutcome, str | None]  # with a note on what was left out, if anything was
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +121,7 @@ def _measure(suite: str, bench: _Bench, results: _Results) -> None:
     folder = bench.settings.eval_data
     source = str(folder) if folder is not None and suite != story_quality.NAME else SOURCE
     try:
-        outcome = _RUNNERS[suite](bench)
+        outcome, note = _RUNNERS[suite](bench)
     except AbandonedError:
         raise
     except EvaluatorError as error:
@@ -142,6 +145,7 @@ def _measure(suite: str, bench: _Bench, results: _Results) -> None:
             headline=outcome.headline,
             unit=outcome.unit,
             measures=outcome.measures,
+            reason=note,
             seconds=time.monotonic() - start,
             teacher=outcome.teacher,
         )
@@ -152,33 +156,38 @@ def _done(bench: _Bench, suite: str) -> ItemsDone:
     return lambda done, total: bench.watch(Progress(suite, done, total))
 
 
-def _items(bench: _Bench, load: Callable[[Path], ItemSet], generate: Callable[[int], ItemSet]) -> ItemSet:
+def _rank(
+    bench: _Bench,
+    suite: str,
+    load: Callable[[Path], ItemSet],
+    generate: Callable[[int], ItemSet],
+    evaluate: Callable[[ItemSet, Scorer, int, ItemsDone], SuiteOutcome],
+) -> _Outcome:
     folder = bench.settings.eval_data
-    return generate(bench.settings.seed) if folder is None else load(folder)
+    items = generate(bench.settings.seed) if folder is None else load(folder)
+    items, note = leave_out_long(items, bench.engine.lengths(items.items), bench.engine.context)
+    return evaluate(items, bench.engine, bench.settings.seed, _done(bench, suite)), note
 
 
-def _blimp(bench: _Bench) -> SuiteOutcome:
-    items = _items(bench, eval_data.load_blimp, minimal_pairs)
-    return blimp.evaluate(items, bench.engine, bench.settings.seed, _done(bench, blimp.NAME))
+def _blimp(bench: _Bench) -> _Outcome:
+    return _rank(bench, blimp.NAME, eval_data.load_blimp, minimal_pairs, blimp.evaluate)
 
 
-def _blimp_supplement(bench: _Bench) -> SuiteOutcome:
+def _blimp_supplement(bench: _Bench) -> _Outcome:
     def none(_: int) -> ItemSet:
         raise MissingDataError(
             "no folder of evaluation data was given, and the evaluator's own items stand in for blimp and "
             f"entity_tracking only; give one with --eval-data ({eval_data.GET_IT})"
         )
 
-    items = _items(bench, eval_data.load_blimp_supplement, none)
-    return blimp_supplement.evaluate(items, bench.engine, bench.settings.seed, _done(bench, blimp_supplement.NAME))
+    return _rank(bench, blimp_supplement.NAME, eval_data.load_blimp_supplement, none, blimp_supplement.evaluate)
 
 
-def _entity_tracking(bench: _Bench) -> SuiteOutcome:
-    items = _items(bench, eval_data.load_entity_tracking, box_stories)
-    return entity_tracking.evaluate(items, bench.engine, bench.settings.seed, _done(bench, entity_tracking.NAME))
+def _entity_tracking(bench: _Bench) -> _Outcome:
+    return _rank(bench, entity_tracking.NAME, eval_data.load_entity_tracking, box_stories, entity_tracking.evaluate)
 
 
-def _story_quality(bench: _Bench) -> SuiteOutcome:
+def _story_quality(bench: _Bench) -> _Outcome:
     settings, run = bench.settings, bench.run
     if settings.teacher_url is None:
         raise MissingDataError(
@@ -209,12 +218,11 @@ def _story_quality(bench: _Bench) -> SuiteOutcome:
         patience_s=settings.teacher_patience_s,
         wait=wait,
     ) as teacher:
-        return story_quality.evaluate(
-            story_quality.Written(tuple(written), prompt, settings.seed), teacher, settings.seed
-        )
+        stories = story_quality.Written(tuple(written), prompt, settings.seed)
+        return story_quality.evaluate(stories, teacher, settings.seed), None
 
 
-_RUNNERS: dict[str, Callable[[_Bench], SuiteOutcome]] = {
+_RUNNERS: dict[str, Callable[[_Bench], _Outcome]] = {
     blimp.NAME: _blimp,
     blimp_supplement.NAME: _blimp_supplement,
     entity_tracking.NAME: _entity_tracking,

@@ -103,12 +103,23 @@ def test_stopping_writes_nothing(checkpoint: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_items_longer_than_the_context_fail_their_suite(tmp_path: Path) -> None:
+def test_items_longer_than_the_context_fail_their_suite_or_are_said_to_be_left_out(tmp_path: Path) -> None:
     short = save_checkpoint(tmp_path / "short", context=40)
-    given = settings(suites=["blimp", "entity_tracking"])
-    blimp, boxes = evaluate_checkpoint(EvaluationRequest.from_folder(short, tmp_path / "out"), given).suites
-    assert (blimp.status, boxes.status) == ("ok", "failed")
-    assert "do not fit the checkpoint's context of 40 tokens" in (boxes.reason or "")
+    (tmp_path / "data" / "supplement_fast").mkdir(parents=True)
+    row = '{"sentence_good": "The fox was old.", "sentence_bad": "The fox were old."}\n'
+    far = '{"sentence_good": "GOOD", "sentence_bad": "The fox were old."}\n'.replace("GOOD", "The fox ran. " * 20)
+    (tmp_path / "data" / "supplement_fast" / "hypernym.jsonl").write_text(20 * row + far, encoding="utf-8")
+    (boxes,) = evaluate_checkpoint(
+        EvaluationRequest.from_folder(short, tmp_path / "out"), settings(suites=["entity_tracking"])
+    ).suites
+    assert boxes.status == "failed"
+    assert "are longer than the checkpoint's context of 40 tokens" in (boxes.reason or "")
+    (partial,) = evaluate_checkpoint(
+        EvaluationRequest.from_folder(short, tmp_path / "out"),
+        settings(suites=["blimp_supplement"], eval_data=tmp_path / "data"),
+    ).suites
+    assert (partial.status, partial.measures["accuracy"].n) == ("ok", 20)
+    assert "1 of 21 items are longer" in (partial.reason or "")
 
 
 @pytest.mark.parametrize("damage", ["no config", "cut weights", "nan", "lost tensor", "foreign tokenizer"])

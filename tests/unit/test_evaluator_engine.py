@@ -6,9 +6,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from services.evaluator.batching import encode, shared_prefix, token_batches
 from services.evaluator.engine import LogProbabilityEngine
 from services.evaluator.errors import AbandonedError, ItemsError
+from services.evaluator.fitting import leave_out_long
 from services.evaluator.generated.box_stories import box_stories
 from services.evaluator.generated.minimal_pairs import minimal_pairs
-from services.evaluator.items import Item, choice, chosen, is_tie, minimal_pair
+from services.evaluator.items import Item, ItemSet, choice, chosen, is_tie, minimal_pair
 from tests.evaluator_helpers import brute_force, no_progress, tiny_gpt2, tiny_llama, tiny_tokenizer
 
 
@@ -76,11 +77,29 @@ def test_equal_candidates_tie_exactly_and_the_first_is_taken(
     assert chosen(scores[0]) == 0
 
 
-def test_an_item_longer_than_the_context_is_refused_with_the_cure(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_items_are_held_against_the_context(tokenizer: PreTrainedTokenizerFast) -> None:
     engine = LogProbabilityEngine(tiny_gpt2(len(tokenizer), context=16), tokenizer)
-    items = [minimal_pair("long", "The fox ran " * 9 + "home.", "The fox run."), *minimal_pairs(0, 1).items[:1]]
-    with pytest.raises(ItemsError, match=r"1 of 2 items do not fit .* 16 tokens; the longest, in long, has \d+"):
-        engine.score(items, no_progress)
+    long, short = minimal_pair("long", "The fox ran " * 9 + "home.", "The fox run."), minimal_pairs(0, 1).items[0]
+    lengths = engine.lengths([long, short])
+    assert lengths[0] == len(tokenizer(long.candidates[0].text)["input_ids"])
+    assert engine.context == 16
+    with pytest.raises(ItemsError, match=rf"an item of {lengths[0]} tokens does not fit .* context of 16"):
+        engine.score([long, short], no_progress)
+
+
+def test_few_long_items_are_left_out_and_said_many_are_refused() -> None:
+    items = ItemSet(tuple(minimal_pair(f"p{i % 2}", f"a {i}", f"b {i}") for i in range(20)), "here")
+    assert leave_out_long(items, [9] * 20, 9) == (items, None)
+    assert leave_out_long(items, [9] * 20, None) == (items, None)
+    kept, note = leave_out_long(items, [30, 12, *[9] * 18], 9)
+    assert (kept.items, kept.source) == (items.items[2:], "here")
+    assert note is not None
+    assert "2 of 20 items are longer than the checkpoint's context of 9 tokens (the longest has 30)" in note
+    with pytest.raises(ItemsError, match=r"3 of 20 items .* needs a student with a context of 30 tokens or more"):
+        leave_out_long(items, [30, 12, 12, *[9] * 17], 9)
+    one = ItemSet((minimal_pair("rare", "a", "b"), *items.items), "here")
+    with pytest.raises(ItemsError, match="all of rare among them"):
+        leave_out_long(one, [30, *[9] * 20], 9)
 
 
 def test_a_candidate_without_a_predicted_token_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -121,5 +121,6 @@ function suiteCell(result) {
   const show = (value) => (percent ? `${(100 * value).toFixed(1)}` : value.toFixed(2));
   const source = result.source === "generated" ? "generated items" : null;
   return el("td", { title: `${m.n} items from ${result.source}` }, percent ? `${show(m.value)} %` : show(m.value),
-    el("small", {}, `${show(m.low)} to ${show(m.high)}`), source ? el("small", {}, source) : null);
+    el("small", {}, `${show(m.low)} to ${show(m.high)}`), source ? el("small", {}, source) : null,
+    result.reason ? el("small", { class: "note" }, result.reason) : null);
 }
