@@ -46,8 +46,12 @@ check test: .venv/.ready
 	step "format" $(BIN)/ruff format --check .; \
 	step "types" $(BIN)/mypy; \
 	step "imports" $(BIN)/lint-imports; \
-	if [ "$@" = test ]; then step "tests" $(BIN)/python -m pytest $(ARGS); fi; \
-	printf '\n== summary (skipped groups and why stand above, under "short test summary")\n%s' "$$summary"; \
+	hint=""; \
+	if [ "$@" = test ]; then \
+	  step "tests" $(BIN)/python -m pytest $(ARGS); \
+	  hint=' (skipped groups stand above with what they miss, under "short test summary")'; \
+	fi; \
+	printf '\n== summary%s\n%s' "$$hint" "$$summary"; \
 	exit $$status
 
 schemas: .venv/.ready

@@ -124,7 +124,7 @@ def make_run(folder: Path, after: float, half: float = 0.2, steps: int = 2) -> P
         place = folder / "checkpoints" / name
         place.mkdir(parents=True)
         interact = "_rl_" in name
-        facts = {
+        facts: dict[str, object] = {
             "stage": "interact" if interact else "pretrain",
             "pretraining_words": 60_000 if interact else words,
             "interaction_words": words if interact else 0,
