@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from services.teacher.judges.rules.correlations import Row, bootstrap, partial_spearman, pearson, spearman
 from services.teacher.judges.rules.measures import measure
 from services.teacher.judges.rules.scoring import levels
-from services.teacher.judges.rules.correlations import Row, bootstrap, partial_spearman, pearson, spearman
 
 # Which human criterion says most about which of ours; HANNA has none for readability.
 PAIRS = (

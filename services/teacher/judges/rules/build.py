@@ -1,4 +1,4 @@
-"""Build the judge's data files (word list, word-class model) from corpora. Only counts leave the corpora, no text.
+"""Build the data files (word list, class model, filter of word pairs) from corpora. Only counts leave them, no text.
 
     python -m services.teacher.judges.rules.build --corpora FOLDER
 
@@ -24,10 +24,12 @@ from typing import Any
 import numpy as np
 
 from services.teacher.judges.rules.classes import MARKS, OPEN, closed_group, coarse_classes, encode_table, fine_classes
+from services.teacher.judges.rules.pairs import COMMON_ZIPF, encode
 from services.teacher.judges.rules.text import Sentence, read
 
 DATA = Path(__file__).parent / "data"
 SOURCES = {"childrens_stories.jsonl": 10**9, "tinystories_sample.jsonl": 10**9, "short_fiction.jsonl.gz": 3_000_000}
+MIN_PAIR = 8
 MIN_COUNT, MIN_COUNT_UNLISTED, MAX_LENGTH = 4, 60, 18
 EM_SENTENCES, EM_LENGTH, EM_ROUNDS = 60_000, 28, 6
 _TAGS = {"NN": "NN", "NNS": "NNS", "VB": "VB", "VBD": "VBD", "VBN": "VBN", "VBG": "VBG", "VBZ": "VBZ"} | {
@@ -35,10 +37,10 @@ _TAGS = {"NN": "NN", "NNS": "NNS", "VB": "VB", "VBD": "VBD", "VBN": "VBN", "VBG"
 }  # fmt: skip
 
 
-def train_texts(folder: Path) -> Iterator[str]:
-    """The texts of split `train`, at most the stated number of words a source."""
-    for name, limit in SOURCES.items():
-        path, words = folder / name, 0
+def train_texts(folder: Path, *, everything: bool = False) -> Iterator[str]:
+    """The texts of split `train`, at most the stated number of words a source unless `everything` is wanted."""
+    for name, most in SOURCES.items():
+        path, words, limit = folder / name, 0, 10**9 if everything else most
         with gzip.open(path, "rt", encoding="utf-8") if name.endswith(".gz") else path.open(encoding="utf-8") as lines:
             for line in lines:
                 row = json.loads(line)
@@ -194,7 +196,26 @@ def main() -> None:
         print(f"round {round_ + 1}: {tagger.expectation_maximisation(batches):.4f} nats a token")
     write_lexicon(lexicon, tagger, counts, countable_nouns(sentences))
     write_grammar(tagger, batches)
+    write_pairs(folder, lexicon, counts)
     print(f"{len(lexicon)} words, {len(tagger.classes)} classes, {rest} sentences not used")
+
+
+def write_pairs(folder: Path, lexicon: dict[str, tuple[str, ...]], counts: Counter[str]) -> None:
+    """The filter of neighbouring common words that occur at least MIN_PAIR times in all of the corpora."""
+    common = {w for w in lexicon if zipf10(w, counts) >= 10 * COMMON_ZIPF}
+    seen: Counter[tuple[str, str]] = Counter()
+    for text in train_texts(folder, everything=True):
+        for sentence in read(text).sentences:
+            words = [t.lower if t.kind == "word" and t.lower in common else "" for t in sentence.tokens]
+            seen.update((a, b) for a, b in pairwise(words) if a and b)
+    members = [pair for pair, count in seen.items() if count >= MIN_PAIR]
+    (DATA / "pairs.bloom").write_bytes(encode(members))
+    print(f"{len(members)} pairs of {len(common)} common words")
+
+
+def zipf10(word: str, counts: Counter[str]) -> int:
+    """10 x Zipf frequency of a word: log10 of its occurrences per billion words."""
+    return round(10 * math.log10(max(counts[word], 1) / counts.total() * 1e9))
 
 
 def em_batches(
@@ -217,7 +238,6 @@ def write_lexicon(
     lexicon: dict[str, tuple[str, ...]], tagger: Tagger, counts: Counter[str], countable: set[str]
 ) -> None:
     """word, classes by probability, 10 x Zipf frequency (log10 per billion words), `c` for a countable noun."""
-    total = sum(counts.values())
     lines = []
     for word in sorted(lexicon):
         row = tagger.posterior_VK[tagger.words[word]]
@@ -227,8 +247,7 @@ def write_lexicon(
         shares = [
             f"{c}:{max(8, min(99, round(100 * float(row[tagger.index[c]]))))}" if len(kept) > 1 else c for c in kept
         ]
-        zipf = round(10 * math.log10(max(counts[word], 1) / total * 1e9))
-        lines.append(f"{word}\t{' '.join(shares)}\t{zipf}\t{'c' if word in countable else ''}")
+        lines.append(f"{word}\t{' '.join(shares)}\t{zipf10(word, counts)}\t{'c' if word in countable else ''}")
     text = "\n".join(lines) + "\n"
     (DATA / "lexicon.tsv.gz").write_bytes(gzip.compress(text.encode(), 9, mtime=0))
 

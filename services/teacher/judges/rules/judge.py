@@ -13,7 +13,7 @@ from services.teacher.judges.rules.scoring import CRITERIA, constants, distribut
 from services.teacher.rubric import Rubric
 
 MODEL = "fabula-rules"
-DATA_FILES = ("groups.yaml", "lexicon.tsv.gz", "grammar.json.gz")
+DATA_FILES = ("groups.yaml", "lexicon.tsv.gz", "grammar.json.gz", "pairs.bloom")
 
 
 @cache

@@ -1,11 +1,12 @@
 """Readability: is it English in sentences? Fluency of word classes, sentence shape, known words, typical errors."""
 
-import itertools
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from services.teacher.judges.rules.grammar import FINITE_LABELS, slips
 from services.teacher.judges.rules.lexicon import Word
+from services.teacher.judges.rules.pairs import COMMON_ZIPF, is_familiar
 from services.teacher.judges.rules.text import Document
 
 LIST_RUN = 3  # words in a row of the same open class, or names: the third and later ones are a list, not prose
@@ -21,6 +22,7 @@ class Readability(NamedTuple):
 
     known_words: float  # share of lower-case words that the list knows, or that are formed from one it knows
     association: float  # mean nats a token by which neighbours fit (SLOR over word classes)
+    familiar: float  # share of pairs of common words that English often puts side by side, smoothed towards 0.75
     broken: float  # share of windows of WINDOW tokens that fit worse than BREAK
     sentence_fit: float  # share of words in sentences of SHORTEST..LONGEST words, smoothly
     finite: float  # share of sentences with a finite verb
@@ -33,7 +35,7 @@ class Readability(NamedTuple):
 
 def readability(document: Document, sentences: Sequence[Sequence[Word]], doubled: int) -> Readability:
     """Measure a tagged story of at least one word."""
-    lower = unknown = inner = capital = listed = finite = windows = broken = tokens = 0
+    lower = unknown = inner = capital = listed = finite = windows = broken = tokens = pairs = familiar = 0
     association = fit = 0.0
     agreement, case, marks = (
         float(doubled),
@@ -61,6 +63,8 @@ def readability(document: Document, sentences: Sequence[Sequence[Word]], doubled
         fit += len(words) * _length_fit(len(words), short_is_fine=any(w.token.quoted for w in words))
         finite += any(w.label in FINITE_LABELS for w in words) or (0 < len(words) <= 4 and words[0].token.quoted)
         listed += _listed(sentence)
+        mine, seen = _pairs(sentence)
+        pairs, familiar = pairs + mine, familiar + seen
         agreement += slips(sentence)
         marks += _mark_errors(sentence)
     per_hundred = 100.0 / max(20, document.words)
@@ -68,6 +72,7 @@ def readability(document: Document, sentences: Sequence[Sequence[Word]], doubled
     return Readability(
         known_words=1.0 - unknown / max(1, lower),
         association=association / max(1, tokens),
+        familiar=(familiar + 3.0) / (pairs + 4.0),
         broken=broken / max(1, windows),
         sentence_fit=fit / count,
         finite=finite / max(1, len(sentences)),
@@ -85,6 +90,16 @@ def _length_fit(words: int, *, short_is_fine: bool) -> float:
     if words < SHORTEST and not short_is_fine:
         return 0.4
     return 1.0
+
+
+def _pairs(sentence: Sequence[Word]) -> tuple[int, int]:
+    """Neighbouring common words with no mark between them, and how many of these pairs are familiar."""
+    pairs = seen = 0
+    for a, b in pairwise(sentence):
+        if a.zipf >= COMMON_ZIPF <= b.zipf and a.token.kind == "word" == b.token.kind:
+            pairs += 1
+            seen += is_familiar(a.token.lower, b.token.lower)
+    return pairs, seen
 
 
 def _listed(sentence: Sequence[Word]) -> int:
@@ -107,7 +122,7 @@ def _listed(sentence: Sequence[Word]) -> int:
 def _mark_errors(sentence: Sequence[Word]) -> int:
     """Marks beside marks (", ."), a sentence that starts with a mark, endless exclamation."""
     errors = int(sentence[0].token.kind in ("pause", "end")) if sentence else 0
-    for a, b in itertools.pairwise(sentence):
+    for a, b in pairwise(sentence):
         errors += (
             a.token.kind in ("pause", "end") and b.token.kind in ("pause", "end") and a.token.quoted == b.token.quoted
         )

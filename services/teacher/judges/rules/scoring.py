@@ -39,6 +39,7 @@ class Curve(NamedTuple):
 READABILITY: Mapping[str, Curve] = {
     "words": Curve(-4.0, 26.0, 2.0),
     "readability.association": Curve(-0.35, 0.85, 3.0),
+    "readability.familiar": Curve(0.50, 0.83, 2.5),
     "readability.broken": Curve(0.32, 0.03, 2.0),
     "readability.known_words": Curve(0.80, 0.98, 2.0),
     "readability.sentence_fit": Curve(0.40, 0.92, 1.5),
