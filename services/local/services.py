@@ -129,7 +129,11 @@ def _module(name: str) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Our services reach each other directly, whatever proxy the machine uses for the world outside."""
+    """Our services reach each other directly, whatever proxy the machine uses for the world outside.
+
+    Threads of torch that wait must sleep, not spin: several processes share the cores here, and spinning slows the
+    trainer several-fold.
+    """
     known = os.environ.get("NO_PROXY") or os.environ.get("no_proxy")
     hosts = ",".join(filter(None, [known, "127.0.0.1", "localhost"]))
-    return {"NO_PROXY": hosts, "no_proxy": hosts}
+    return {"NO_PROXY": hosts, "no_proxy": hosts, "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}

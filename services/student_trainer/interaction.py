@@ -65,7 +65,7 @@ def interact(folder: RunFolder, settings: RunSettings, start: Path, queue: Story
             loop.step()
     except (StopRequestedError, RuntimeError):
         if loop.consistent:
-            interaction_state.save(folder.interact_resume, folder, settings, state)
+            interaction_state.save_resume_point(folder, settings, state)
         raise
     interaction_state.save(final, folder, settings, state)
     watcher.on_checkpoint(final)
@@ -210,14 +210,12 @@ class _Loop:
         if state.milestone < milestone < options.word_budget:
             state.milestone = milestone
             path = self.folder.checkpoints / checkpoints.interact_name(state.start.name, milestone)
-            self._save(path)
+            interaction_state.save(path, self.folder, self.settings, state)
             self.watcher.on_checkpoint(path)
+            self.saved_at = time.monotonic()
         elif time.monotonic() - self.saved_at > options.save_every_s:
-            self._save(self.folder.interact_resume)
-
-    def _save(self, path: Path) -> None:
-        interaction_state.save(path, self.folder, self.settings, self.state)
-        self.saved_at = time.monotonic()
+            interaction_state.save_resume_point(self.folder, self.settings, state)
+            self.saved_at = time.monotonic()
 
     def _stop_if_asked(self) -> None:
         if self.watcher.should_stop():

@@ -72,7 +72,7 @@ def begin_or_resume(folder: RunFolder, settings: RunSettings, start: Path) -> In
 
 
 def save(path: Path, folder: RunFolder, settings: RunSettings, state: InteractionState) -> Path:
-    """Save the state as a checkpoint at `path`; a resume point that is behind it is no longer needed."""
+    """Save the state as a checkpoint at `path`; resume points that are behind it are no longer needed."""
     pretraining_words = checkpoints.facts(state.start)["pretraining_words"]
     checkpoints.save(
         path,
@@ -96,14 +96,20 @@ def save(path: Path, folder: RunFolder, settings: RunSettings, state: Interactio
             "seed": settings.seed,
         },
     )
-    if path != folder.interact_resume:
-        shutil.rmtree(folder.interact_resume, ignore_errors=True)
+    for other in folder.interact_resume.glob("*"):
+        if other != path:
+            shutil.rmtree(other)
     return path
+
+
+def save_resume_point(folder: RunFolder, settings: RunSettings, state: InteractionState) -> Path:
+    """Save the state where the next start finds it. The last resume point goes only when this one is whole."""
+    return save(folder.interact_resume / str(state.step), folder, settings, state)
 
 
 def _furthest(folder: RunFolder, start: Path) -> Path | None:
     """The saved state with the most updates, if there is one that began at `start`."""
-    candidates = [folder.interact_resume, *folder.checkpoints.glob(f"{start.name}_rl_*")]
+    candidates = [*folder.interact_resume.glob("*"), *folder.checkpoints.glob(f"{start.name}_rl_*")]
     saved = [path for path in candidates if checkpoints.is_complete(path)]
     return max(saved, key=lambda path: int(checkpoints.facts(path)["step"]), default=None)
 

@@ -113,11 +113,12 @@ def test_a_stopped_run_ends_bit_identical(redis_url: str, tmp_path: Path, questi
         whole = go(redis_url, folder, start, settings, Following())
         with pytest.raises(StopRequestedError):
             go(redis_url, stopped, stopped_start, settings, Following(stop_at_question=question))
-        assert checkpoints.is_complete(stopped.interact_resume)
+        (point,) = stopped.interact_resume.iterdir()
+        checkpoints.verify(point)
         final = go(redis_url, stopped, stopped_start, settings, Following())
     assert (final / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     assert stopped.ledger.read_bytes() == folder.ledger.read_bytes()
-    assert not stopped.interact_resume.exists()
+    assert not list(stopped.interact_resume.iterdir())
     tables = [pq.read_table(f.stories).drop_columns(["run"]) for f in (folder, stopped)]
     assert tables[0].equals(tables[1])
     steps = [json.loads(line)["step"] for line in stopped.metrics.read_text().splitlines()]
@@ -193,4 +194,4 @@ def test_no_teacher_is_said_plainly(redis_url: str, tmp_path: Path) -> None:
     folder, start = make_run(tmp_path / "runs" / "a", settings)
     with pytest.raises(NoVerdictsError, match="is a teacher reading fabula:stories"):
         go(redis_url, folder, start, settings, Following())
-    assert checkpoints.is_complete(folder.interact_resume)
+    assert checkpoints.is_complete(folder.interact_resume / "0")
