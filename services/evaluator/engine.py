@@ -24,6 +24,7 @@ from services.evaluator.items import Item
 
 TOKEN_BUDGET = 1024
 MINIMUM_SHARED_PREFIX = 32
+_ITEMS_AT_ONCE = 256  # a token's offsets take 20 times the memory of the token
 _IGNORED = -100  # cross_entropy's mark for a target that is not scored
 
 ItemsDone = Callable[[int, int], None]  # (items scored so far, items in all)
@@ -88,6 +89,12 @@ class LogProbabilityEngine:
         return [scores[i] for i in range(len(items))]
 
     def _encode(self, items: Sequence[Item]) -> list[tuple[Encoded, ...]]:
+        encoded: list[tuple[Encoded, ...]] = []
+        for start in range(0, len(items), _ITEMS_AT_ONCE):
+            encoded += self._encode_some(items[start : start + _ITEMS_AT_ONCE])
+        return encoded
+
+    def _encode_some(self, items: Sequence[Item]) -> list[tuple[Encoded, ...]]:
         candidates = [candidate for item in items for candidate in item.candidates]
         batch = self._tokenizer([c.text for c in candidates], return_offsets_mapping=True, verbose=False)
         rows = zip(batch["input_ids"], batch["offset_mapping"], candidates, strict=True)

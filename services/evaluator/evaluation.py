@@ -207,8 +207,10 @@ def _story_quality(bench: _Bench) -> _Outcome:
 
     def wait(seconds: float) -> None:
         end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
+        while True:
             bench.watch(Progress(story_quality.NAME, len(written), len(written)))
+            if (left := end - time.monotonic()) <= 0:
+                return
             time.sleep(min(LOOK_EVERY_S, left))
 
     with TeacherClient(

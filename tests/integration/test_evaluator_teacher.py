@@ -16,7 +16,8 @@ from services.evaluator.errors import (
     TeacherRefusedError,
     TeacherUnavailableError,
 )
-from tests.teacher_helpers import serving
+from tests.teacher_helpers import WordJudge, serving
+from tests.teacher_helpers import teacher as teacher_service
 
 STORIES = [Story(id=f"s{i}", prompt="p", text=f"Tale {i}.") for i in range(7)]
 
@@ -67,7 +68,10 @@ def asking(teacher: Teacher, **options: float) -> Iterator[tuple[TeacherClient, 
     waits: list[float] = []
     with serving(teacher.app) as server:
         client = TeacherClient(
-            str(server.base_url), chunk=3, patience_s=options.get("patience_s", 60.0), wait=waits.append
+            str(server.base_url),
+            chunk=3,
+            patience_s=options.get("patience_s", 60.0),
+            wait=lambda seconds: waits.append(seconds) if seconds else None,
         )
         with client:
             yield client, waits
@@ -122,6 +126,20 @@ def test_waiting_can_be_given_up() -> None:
         pytest.raises(AbandonedError),
     ):
         client.judge(STORIES)
+
+
+def test_a_teacher_that_thinks_for_long_can_be_left() -> None:
+    judge = WordJudge()
+    judge.gate.clear()
+
+    def give_up(seconds: float) -> None:
+        if judge.entered.is_set():
+            raise AbandonedError("stopping")
+
+    with teacher_service(judge) as server:
+        with TeacherClient(str(server.base_url), wait=give_up) as client, pytest.raises(AbandonedError):
+            client.judge(STORIES)
+        judge.gate.set()
 
 
 @pytest.mark.parametrize(

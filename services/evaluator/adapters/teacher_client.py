@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from threading import Thread
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +16,7 @@ from services.evaluator.errors import TeacherProtocolError, TeacherRefusedError,
 TRY_AGAIN = (429, 502, 503, 504)
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 15.0
+LOOK_EVERY_S = 0.25
 
 
 class TeacherClient:
@@ -24,7 +27,7 @@ class TeacherClient:
         chunk: Stories in one request.
         timeout_s: Longest wait for one answer.
         patience_s: Longest time without any answer, over all tries of one request.
-        wait: Sleeps so many seconds; may raise to give up.
+        wait: Sleeps so many seconds; may raise to give up. Called with 0 now and then while an answer is awaited.
     """
 
     def __init__(
@@ -99,9 +102,7 @@ class TeacherClient:
         while True:
             asked_s: float | None = None
             try:
-                answer = self._http.post(
-                    f"{self._url}/score", content=body, headers={"Content-Type": "application/json"}
-                )
+                answer = self._ask(body)
             except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
                 expected = "expected an address such as http://localhost:8001"
                 raise TeacherRefusedError(f"{self._url!r} cannot be asked ({error}); {expected}") from error
@@ -122,6 +123,24 @@ class TeacherClient:
                 )
             self._wait(min(asked_s if asked_s is not None else pause_s, left_s))
             pause_s = min(2 * pause_s, LONGEST_WAIT_S)
+
+    def _ask(self, body: str) -> httpx.Response:
+        """One request, in a thread of its own, so that `wait` can give up while a slow teacher thinks."""
+        answer: Future[httpx.Response] = Future()
+
+        def post() -> None:
+            headers = {"Content-Type": "application/json"}
+            try:
+                answer.set_result(self._http.post(f"{self._url}/score", content=body, headers=headers))
+            except (httpx.HTTPError, httpx.InvalidURL, RuntimeError) as error:  # RuntimeError: closed meanwhile
+                answer.set_exception(error)
+
+        Thread(target=post, name="teacher", daemon=True).start()
+        while True:
+            try:
+                return answer.result(LOOK_EVERY_S)
+            except TimeoutError:
+                self._wait(0.0)
 
 
 def _retry_after(answer: httpx.Response) -> float | None:
