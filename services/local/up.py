@@ -33,7 +33,8 @@ def up(request: Request, options: Options, console: Console) -> int:
     """
     plan = make_plan(request)
     write_plan(plan)
-    if Sessions.read(plan.folder).finished and not options.stay:
+    finished = Sessions.read(plan.folder).finished
+    if finished and not options.stay:
         console.print(f"Run {plan.run} is finished; nothing was started.", highlight=False, markup=False)
         _close(plan, console)
         return 0
@@ -45,17 +46,18 @@ def up(request: Request, options: Options, console: Console) -> int:
             teacher_url = house.teacher(options.teacher_port, redis_url)
             page = house.evaluator(options.evaluator_port, redis_url, teacher_url)
         house.say(f"Curves, scores and stories: {page}/   The teacher's API: {teacher_url}/docs")
-        house.train("run", redis_url)
+        if not finished:
+            house.train("run", redis_url)
         with house.watch.timing("evaluation_wait_s"):
             _wait_for_reports(house, redis_url)
         return True
 
     def loop_and_stay(house: House) -> bool:
-        finished = loop(house)
+        loop(house)
         _close(plan, console)
         house.say("Everything stays up until Ctrl-C.")
         _stay(house)
-        return finished
+        return True
 
     status = run_in_house(plan, console, loop_and_stay if options.stay else loop)
     if status == 0 and not options.stay:

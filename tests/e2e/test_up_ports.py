@@ -10,12 +10,10 @@ import pytest
 from rich.console import Console
 
 from services.local import http, ports
-from services.local.errors import ChildFailedError
 from services.local.house import House
 from services.local.interrupts import Interrupts
 from services.local.plan import Request, make_plan, write_plan
 from services.local.processes import Children
-from services.local.services import start_teacher, wait_ready
 from services.local.sessions import Stopwatch
 
 
@@ -57,12 +55,3 @@ def test_a_lost_port_is_replaced_and_the_other_program_is_not_taken_for_ours(
         assert http.readiness(url).ready
         assert len(children.running) == 1
     assert f"Port {answering} is taken; the teacher rules: gets" in out.getvalue()
-
-
-def test_a_teacher_that_cannot_judge_is_believed(tmp_path: Path) -> None:
-    with Interrupts() as interrupts, Children() as children:
-        service = start_teacher(
-            children, "transformers:/no/such/folder", ports.any_free(), None, tmp_path / "log", "mine"
-        )
-        with pytest.raises(ChildFailedError, match=r"does not get ready: .*/no/such/folder"):
-            wait_ready(children, service, interrupts)
