@@ -108,6 +108,13 @@ def test_strangers_that_come_and_go_are_counted() -> None:
     assert one["continuity.chained"] > many["continuity.chained"]
 
 
+def test_another_noun_for_the_same_being_is_a_bridge() -> None:
+    bridged = flat("A miller had a daughter. The girl sang all day.")
+    loose = flat("A miller had a daughter. The owl sang all day.")
+    assert bridged["continuity.linked"] > loose["continuity.linked"]
+    assert bridged["continuity.lone_beings"] < loose["continuity.lone_beings"]
+
+
 def test_an_indefinite_noun_after_its_definite_one_is_out_of_order() -> None:
     right = flat("A fox lived in the woods. The fox was old. It slept all day.")
     wrong = flat("The fox was old. It slept all day. A fox lived in the woods.")
@@ -130,9 +137,8 @@ def test_repetition_is_seen_whatever_comes_between() -> None:
     again = flat(f"{FOX} {FOX}")
     assert again["repetition.stale_sentences"] > 0.4 > flat(FOX)["repetition.stale_sentences"]
     assert again["repetition.repeated_trigrams"] > 0.4
-    frames = " ".join(
-        f"The {noun} found a {thing}." for noun, thing in zip("fox owl cat".split(), "hat cup key".split())
-    )
+    things = (("fox", "hat"), ("owl", "cup"), ("cat", "key"))
+    frames = " ".join(f"The {noun} found a {thing}." for noun, thing in things)
     assert flat(frames)["repetition.repeated_frames"] > 0.8
 
 

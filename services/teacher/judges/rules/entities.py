@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
-from services.teacher.judges.rules.classes import group
+from services.teacher.judges.rules.classes import group, groups
 from services.teacher.judges.rules.lexicon import Word
 
 LINK = (0.0, 1.0, 0.55, 0.3)  # how strongly a mention ties its sentence to one 1, 2, 3 sentences before
 REACH = len(LINK) - 1
+BRIDGE = 0.7  # what is left of a tie that goes by another noun
 SENTENCE_WORDS = 14  # a stretch: a sentence, or this many words of longer ones
 MEMORY = 12  # latest mentions of beings that a pronoun may choose from
 _INDEFINITE = frozenset({"a", "an", "another", "some"})
 _DEFINITE = frozenset({"the", "this", "that", "these", "those", "his", "her", "their", "its"})
+_POSSESSIVE = frozenset({"his", "her", "their"})
 _FIRST_PERSON = frozenset({"i", "we", "my", "me", "our", "us"})
 _OPPOSITE = {"m": "f", "f": "m"}
 
@@ -43,6 +45,7 @@ class _Entity:
     mentions: int = 1
     sentences: int = 1
     definite: bool = True
+    anchored: bool = False
     votes_m: int = 0
     votes_f: int = 0
 
@@ -76,6 +79,7 @@ class _Tracker:
         self.pronouns = self.clashes = self.late_new = 0
         self.resolved = self.misordered = 0.0
         self.last_first_person = self.last_thing = -9
+        self.owner_known = False  # whether the latest third-person pronoun had an antecedent
 
     def read(self, number: int, sentence: Sequence[Word]) -> float:
         """Take one sentence in; how strongly it is tied to those before, 0..1."""
@@ -105,14 +109,28 @@ class _Tracker:
         if entity is None:
             gender = _noun_gender(w, key)
             self.entities[key] = _Entity(gender, number, definite=determiner not in _INDEFINITE)
-            self.late_new += number > 1
             self._remember(key, number, gender)
-            return 0.0
+            bridge = self._bridge(number, key) if gender != "n" else 0.0
+            # `his mother` hangs on him, and a bridge on whom it leads to: neither comes out of nowhere.
+            self.entities[key].anchored = bridge > 0.0 or (determiner in _POSSESSIVE and self.owner_known)
+            self.late_new += number > 1 and not self.entities[key].anchored
+            return bridge
         if determiner in _INDEFINITE and entity.definite and w.label == "NN":
             self.misordered += 1.0
         entity.definite = entity.definite or determiner not in _INDEFINITE
         self._remember(key, number, entity.gender)
         return _tie(entity.mention(number))
+
+    def _bridge(self, number: int, key: str) -> float:
+        """The tie of a new noun to a recent being that it may be another noun for: the girl for the daughter."""
+        kin = _bridges().get(key)
+        if not kin:
+            return 0.0
+        for other, at in reversed(self.recent):
+            if other in kin and number > at:
+                self.entities[other].sentences += 1
+                return BRIDGE * _tie(min(number - at, REACH))
+        return 0.0
 
     def _remember(self, key: str, number: int, gender: str) -> None:
         if gender == "n":
@@ -127,6 +145,7 @@ class _Tracker:
         self.pronouns += 1
         near = [k for k, at in reversed(self.recent) if number - at <= REACH]
         key = self._antecedent(near, gender)
+        self.owner_known = key is not None
         if key is not None:
             entity = self.entities[key]
             self._remember(key, number, entity.gender)
@@ -162,11 +181,11 @@ class _Tracker:
         beings = [e for e in entities if e.gender in "mf?"]
         return Continuity(
             linked=linked / max(1, sentences - 1),
-            chained=sum(e.mentions for e in entities if e.sentences > 1) / max(1, mentions),
+            chained=sum(e.mentions for e in entities if e.sentences > 1 or e.anchored) / max(1, mentions),
             resolved=(self.resolved + 1.5) / (self.pronouns + 2.0),
             clashes=self.clashes / max(1.0, stretches),
             new_per_sentence=self.late_new / max(1.0, stretches - 2.0),
-            lone_beings=sum(e.sentences == 1 for e in beings) / max(1.0, stretches),
+            lone_beings=sum(e.sentences == 1 and not e.anchored for e in beings) / max(1.0, stretches),
             misordered=self.misordered / max(1.0, stretches),
             beings=len(beings),
         )
@@ -178,6 +197,12 @@ _INSIDE_PHRASE = frozenset({"JJ", "RB", "VBN", "VBG"})
 
 def _tie(back: int) -> float:
     return LINK[back] if 0 < back <= REACH else 0.0
+
+
+@cache
+def _bridges() -> dict[str, frozenset[str]]:
+    """Noun -> nouns under which the same being may have been met."""
+    return {noun: frozenset(earlier) for noun, earlier in groups()["bridges"].items()}
 
 
 @cache
@@ -197,8 +222,13 @@ def _noun_gender(w: Word, key: str) -> str:
 
 
 def _singular(word: str) -> str:
+    if word in _IRREGULAR:
+        return _IRREGULAR[word]
     if word.endswith("ies") and len(word) > 4:
         return word[:-3] + "y"
     if word.endswith(("ses", "xes", "ches", "shes")):
         return word[:-2]
     return word[:-1] if word.endswith("s") and not word.endswith("ss") else word
+
+
+_IRREGULAR = {"children": "child", "men": "man", "women": "woman", "mice": "mouse", "wolves": "wolf", "wives": "wife"}

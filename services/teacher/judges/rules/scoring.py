@@ -72,8 +72,8 @@ COHERENCE_LIMITS: Mapping[str, Curve] = {
     "repetition.stale_sentences": Curve(0.50, 0.03, 2.0),
     "repetition.repeated_trigrams": Curve(0.40, 0.04, 2.0),
     "repetition.repeated_frames": Curve(0.70, 0.05, 1.0),
-    "continuity.linked": Curve(0.0, 0.65, 1.5),
-    "continuity.chained": Curve(0.0, 0.60, 1.0),
+    "continuity.linked": Curve(0.05, 0.68, 2.0),
+    "continuity.chained": Curve(0.05, 0.62, 1.3),
     "continuity.lone_beings": Curve(1.0, 0.15, 1.5),
     "continuity.new_per_sentence": Curve(3.5, 1.2, 1.0),
     "continuity.clashes": Curve(0.35, 0.0, 1.3),
@@ -111,7 +111,7 @@ CREATIVITY_LIMITS: Mapping[str, Curve] = {
 # How much of coherence and creativity is left to a text that cannot be read, and of creativity to one that wanders:
 # the quality of the other criterion's level.
 READABLE = Curve(0.2, 1.9, 1.0)
-FOLLOWED = Curve(0.0, 1.8, 0.5)
+FOLLOWED = Curve(0.0, 1.9, 0.8)
 CRITERIA = ("readability", "coherence", "creativity")
 
 
