@@ -45,7 +45,7 @@ class RunFolder:
 
     @property
     def interact_resume(self) -> Path:
-        """Where interaction goes on after a stop between two kept checkpoints: one folder in here, named by its step."""
+        """Where interaction goes on after a stop between kept checkpoints: a folder in here, named by its step."""
         return self.path / "resume" / "interact"
 
     def report(self, checkpoint: str) -> Path:

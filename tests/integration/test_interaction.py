@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -87,7 +88,8 @@ def test_generate_repeats_the_recorded_stories(redis_url: str, tmp_path: Path) -
         go(redis_url, folder, start, settings, Following())
     stories = pq.read_table(folder.stories).to_pylist()
     for step, checkpoint in ((0, start), (1, folder.checkpoints / "chck_1k_rl_20")):
-        model, loading = AutoModelForCausalLM.from_pretrained(checkpoint, output_loading_info=True)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(checkpoint, output_loading_info=True)
+        model, loading = loaded
         assert not any(loading[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
         tokenizer = AutoTokenizer.from_pretrained(checkpoint)
         prompts = tokenizer([settings.interact.prompt] * 6, return_tensors="pt")
@@ -100,7 +102,7 @@ def test_generate_repeats_the_recorded_stories(redis_url: str, tmp_path: Path) -
             max_new_tokens=12,
             logits_processor=[stream],
         )
-        texts = [tokenizer.decode(ids[length:], skip_special_tokens=True).strip() for ids in output]
+        texts = [str(tokenizer.decode(ids[length:], skip_special_tokens=True)).strip() for ids in output]
         assert texts == [row["text"] for row in stories if row["step"] == step]
 
 
