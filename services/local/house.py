@@ -68,7 +68,7 @@ def _hold(plan: Plan, console: Console, interrupts: Interrupts, lock: RunLock, b
                 outcome = "finished" if body(House(plan, console, interrupts, children, watch)) else "paused"
             except Interrupted:
                 outcome = "interrupted"
-                console.print("\nStopping; the trainer saves its state first (Ctrl-C again: at once) ...")
+                console.print("\nStopping; the state is saved first (Ctrl-C again: at once) ...", highlight=False)
                 raise
     finally:
         watch.save(plan.folder, outcome)
@@ -155,7 +155,7 @@ class House:
                 port = self._another_port(title, port)
             service = start(port)
             try:
-                with self.line(f"Starting the {title} (log: {service.child.log}) ..."):
+                with self.line(f"Starting the {title} ..."):
                     services.wait_ready(self.children, service, self.interrupts)
             except services.PortTakenError:
                 # It was free a moment ago: another `up` that began with us was faster.
