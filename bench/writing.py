@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 import torch
 
-from services.student_trainer.config import StudentSettings, TokenizerSettings
 from services.student_trainer.grammar import generate_documents
 from services.student_trainer.rollout import write_stories
+from services.student_trainer.settings import StudentSettings, TokenizerSettings
 from services.student_trainer.student import build_student, parameter_count
 from services.student_trainer.tokenizer import train_tokenizer
 

@@ -19,8 +19,8 @@ from fabula_proto import (
 )
 from fabula_proto.streams import Consumer, Streams
 from services.student_trainer import checkpoints, config
-from services.student_trainer.config import RunSettings, TokenizerSettings
 from services.student_trainer.run_folder import RunFolder
+from services.student_trainer.settings import RunSettings, TokenizerSettings
 from services.student_trainer.student import build_student
 from services.student_trainer.tokenizer import train_tokenizer
 from services.teacher.rubric import load_rubric

@@ -12,6 +12,7 @@ from typing import Any
 from services.local.errors import CommandError
 from services.student_trainer import config
 from services.student_trainer.files import write_atomically
+from services.student_trainer.settings import GRAMMAR, RunSettings
 
 DEFAULT_PRESET = "laptop"
 DEFAULT_TEACHER = "rules:"
@@ -39,7 +40,7 @@ class Plan:
 
     run: str
     folder: Path
-    settings: config.RunSettings
+    settings: RunSettings
     teacher: str
     eval_data: Path | None
 
@@ -119,7 +120,7 @@ def write_plan(plan: Plan) -> None:
         ) from error
 
 
-def _settings(request: Request) -> config.RunSettings:
+def _settings(request: Request) -> RunSettings:
     try:
         data = config.apply_overrides(config.load_preset(request.preset or DEFAULT_PRESET), request.overrides)
         if request.corpus is not None:
@@ -128,7 +129,7 @@ def _settings(request: Request) -> config.RunSettings:
     except config.ConfigError as error:
         raise CommandError(str(error)) from error
     source = settings.corpus.source
-    if source == config.GRAMMAR or source.startswith("hf:"):
+    if source == GRAMMAR or source.startswith("hf:"):
         return settings
     path = Path(source).expanduser().resolve()
     if not path.exists():
@@ -180,7 +181,7 @@ def checked_eval_data(folder: Path | None) -> Path | None:
     return path
 
 
-def _identity(settings: config.RunSettings, teacher: str, eval_data: Path | None) -> str:
+def _identity(settings: RunSettings, teacher: str, eval_data: Path | None) -> str:
     """6 hexadecimal digits over all that decides the run's outcome: the same command finds its run again."""
     parts = (settings.model_dump_json(), teacher, str(eval_data or ""))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:6]

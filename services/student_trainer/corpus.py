@@ -15,11 +15,11 @@ from functools import cached_property
 from pathlib import Path
 from random import Random
 
-from services.student_trainer.config import GRAMMAR, CorpusSettings
 from services.student_trainer.corpus_errors import CorpusError
 from services.student_trainer.corpus_files import FileRow, read_path
 from services.student_trainer.corpus_hub import HUB_PREFIX, read_hub
 from services.student_trainer.grammar import generate_documents
+from services.student_trainer.settings import GRAMMAR, CorpusSettings
 from services.student_trainer.words import count_words
 
 __all__ = ["Corpus", "CorpusError", "load_documents"]

@@ -13,7 +13,6 @@ import torch
 
 from fabula_proto import ScoredBatch, StepMetrics, Story, StoryBatch, Verdict
 from services.student_trainer import checkpoints, interaction_state
-from services.student_trainer.config import RunSettings
 from services.student_trainer.interaction_state import InteractionState
 from services.student_trainer.ledger import BudgetSpentError
 from services.student_trainer.ppo import Experience, UpdateStats, gather_experience, update
@@ -21,6 +20,7 @@ from services.student_trainer.records import StoryRow, append_metrics, write_sto
 from services.student_trainer.rewards import story_rewards, usable_reward
 from services.student_trainer.rollout import Rollout, join, write_stories
 from services.student_trainer.run_folder import RunFolder
+from services.student_trainer.settings import RunSettings
 from services.student_trainer.step_records import StepTimes, step_metrics, story_rows
 from services.student_trainer.story_queue import StoryQueue
 from services.student_trainer.words import count_words

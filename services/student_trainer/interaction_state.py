@@ -8,13 +8,13 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from services.student_trainer import checkpoints
-from services.student_trainer.config import KLSettings, RunSettings
 from services.student_trainer.ledger import Ledger
 from services.student_trainer.policy import Policy, ValueHead
 from services.student_trainer.ppo import make_optimizer
 from services.student_trainer.records import rewind_metrics, rewind_stories
 from services.student_trainer.rewards import KLController
 from services.student_trainer.run_folder import RunFolder
+from services.student_trainer.settings import KLSettings, RunSettings
 from services.student_trainer.student import load_student
 
 

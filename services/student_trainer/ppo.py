@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from services.student_trainer.advantages import gae, masked_mean, masked_whiten
-from services.student_trainer.config import PPOSettings
 from services.student_trainer.losses import policy_loss_terms, value_loss_terms
 from services.student_trainer.policy import Policy, TokenScores
 from services.student_trainer.rewards import token_rewards
+from services.student_trainer.settings import PPOSettings
 
 
 class NotFiniteError(RuntimeError):

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from services.student_trainer.config import PretrainSettings
 from services.student_trainer.dataset import Blocks, epoch_order
+from services.student_trainer.settings import PretrainSettings
 
 
 @dataclass(frozen=True)

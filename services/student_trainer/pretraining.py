@@ -14,7 +14,6 @@ from transformers import AutoTokenizer, GPT2LMHeadModel, PreTrainedTokenizerBase
 
 from fabula_proto import PretrainMetrics
 from services.student_trainer import checkpoints
-from services.student_trainer.config import PretrainSettings, RunSettings
 from services.student_trainer.corpus import Corpus, CorpusError
 from services.student_trainer.dataset import Blocks, derive_seed, make_blocks
 from services.student_trainer.pretrain_plan import Plan, learning_rate, make_plan
@@ -27,6 +26,7 @@ from services.student_trainer.pretrain_state import (
     save_resume_point,
     take_back,
 )
+from services.student_trainer.settings import PretrainSettings, RunSettings
 from services.student_trainer.student import build_student, parameter_count
 from services.student_trainer.tokenizer import train_tokenizer
 

@@ -5,8 +5,8 @@ import time
 from typing import TextIO
 
 from fabula_proto import PretrainMetrics, StepMetrics
-from services.student_trainer.config import RunSettings
 from services.student_trainer.records import StoryRow
+from services.student_trainer.settings import RunSettings
 
 STORY_EVERY_S = 20.0
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
 
-from services.student_trainer.config import StudentSettings
+from services.student_trainer.settings import StudentSettings
 
 # Eager attention is the fastest at these lengths on a CPU, and gives the same numbers with and without gradients.
 ATTENTION = "eager"

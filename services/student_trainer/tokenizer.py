@@ -13,7 +13,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
-from services.student_trainer.config import TokenizerSettings
+from services.student_trainer.settings import TokenizerSettings
 
 BOS = "<s>"
 PAD = "<pad>"

@@ -13,11 +13,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from fabula_proto import StepMetrics, Story, Verdict, VerdictStatus
 from fabula_proto.streams import Streams
 from services.student_trainer import checkpoints
-from services.student_trainer.config import RunSettings
 from services.student_trainer.interaction import StopRequestedError, TeacherFailedError, Watcher, interact
 from services.student_trainer.records import StoryRow
 from services.student_trainer.run_folder import RunFolder
 from services.student_trainer.sampling import StoryStream, story_uniforms
+from services.student_trainer.settings import RunSettings
 from services.student_trainer.story_queue import NoVerdictsError, StoryQueue
 from tests.trainer_helpers import make_run, teacher_thread, tiny_settings, vowel_verdict
 

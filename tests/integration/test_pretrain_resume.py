@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from services.student_trainer import checkpoints
-from services.student_trainer.config import (
+from services.student_trainer.corpus import load_documents
+from services.student_trainer.pretrain_state import append_line, resume_folder
+from services.student_trainer.pretraining import Facts, pretrain
+from services.student_trainer.settings import (
     CorpusSettings,
     PretrainSettings,
     RunSettings,
     StudentSettings,
     TokenizerSettings,
 )
-from services.student_trainer.corpus import load_documents
-from services.student_trainer.pretrain_state import append_line, resume_folder
-from services.student_trainer.pretraining import Facts, pretrain
 
 SETTINGS = RunSettings(
     preset="test",

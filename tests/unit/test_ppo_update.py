@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from services.student_trainer.config import PPOSettings, StudentSettings
 from services.student_trainer.policy import Policy
 from services.student_trainer.ppo import Experience, NotFiniteError, gather_experience, make_optimizer, update
 from services.student_trainer.rollout import Rollout, write_stories
+from services.student_trainer.settings import PPOSettings, StudentSettings
 from services.student_trainer.student import build_student
 from tests.trainer_helpers import tiny_tokenizer
 

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from services.student_trainer import checkpoints
 from services.student_trainer.checkpoints import CheckpointError
-from services.student_trainer.config import StudentSettings
+from services.student_trainer.settings import StudentSettings
 from services.student_trainer.student import build_student
 from tests.trainer_helpers import tiny_tokenizer
 

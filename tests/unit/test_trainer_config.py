@@ -47,7 +47,8 @@ def test_overrides_reach_every_depth() -> None:
     ("overrides", "message"),
     [
         (["interact.ppo.minibatch_size=7", "interact.batch_size=360"], r"360 must be divisible by .* 7; try 6 or 8"),
-        (["interact.batch=9"], r"interact\.batch: Extra inputs are not permitted"),
+        (["interact.batch=9"], r"interact\.batch is no setting; did you mean batch_size\?"),
+        (["zzz=9"], r"zzz is no setting; known here: corpus, evaluation, interact"),
         (["student.width=65"], r"width 65 must be divisible by heads 2"),
         (["pretrain.block_tokens=4096"], r"block_tokens 4096 exceeds student\.context"),
         (["interact.max_new_tokens=160"], r"max_new_tokens 160 leaves no room"),

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from services.student_trainer.config import CorpusSettings
 from services.student_trainer.corpus import Corpus, CorpusError, load_documents
+from services.student_trainer.settings import CorpusSettings
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "corpora"
 

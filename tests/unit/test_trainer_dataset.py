@@ -4,9 +4,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.student_trainer.config import TokenizerSettings
 from services.student_trainer.dataset import derive_seed, epoch_order, make_blocks
 from services.student_trainer.grammar import generate_documents
+from services.student_trainer.settings import TokenizerSettings
 from services.student_trainer.tokenizer import train_tokenizer
 from services.student_trainer.words import count_words
 

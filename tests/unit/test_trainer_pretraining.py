@@ -9,17 +9,17 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fabula_proto import PretrainMetrics
 from services.student_trainer import checkpoints
-from services.student_trainer.config import (
+from services.student_trainer.corpus import Corpus, CorpusError, load_documents
+from services.student_trainer.dataset import Blocks
+from services.student_trainer.pretrain_plan import learning_rate, make_plan
+from services.student_trainer.pretraining import Facts, pretrain
+from services.student_trainer.settings import (
     CorpusSettings,
     PretrainSettings,
     RunSettings,
     StudentSettings,
     TokenizerSettings,
 )
-from services.student_trainer.corpus import Corpus, CorpusError, load_documents
-from services.student_trainer.dataset import Blocks
-from services.student_trainer.pretrain_plan import learning_rate, make_plan
-from services.student_trainer.pretraining import Facts, pretrain
 
 SETTINGS = RunSettings(
     preset="test",

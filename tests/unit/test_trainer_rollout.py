@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from scipy import stats
 from transformers import GPT2LMHeadModel
 
-from services.student_trainer.config import StudentSettings
 from services.student_trainer.policy import Policy
 from services.student_trainer.rollout import Rollout, join, write_stories
 from services.student_trainer.sampling import pick_tokens, story_uniforms
+from services.student_trainer.settings import StudentSettings
 from services.student_trainer.student import build_student
 from tests.trainer_helpers import tiny_tokenizer
 

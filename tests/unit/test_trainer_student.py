@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from services.student_trainer.config import StudentSettings, TokenizerSettings
+from services.student_trainer.settings import StudentSettings, TokenizerSettings
 from services.student_trainer.student import build_student, load_student, parameter_count
 from services.student_trainer.tokenizer import train_tokenizer
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from services.student_trainer.config import TokenizerSettings
 from services.student_trainer.grammar import generate_documents
+from services.student_trainer.settings import TokenizerSettings
 from services.student_trainer.tokenizer import SPECIAL_TOKENS, train_tokenizer
 
 TEXTS = [document.text for document in generate_documents(20_000, seed=1)]
