@@ -13,6 +13,7 @@ import torch
 
 from fabula_proto import ScoredBatch, StepMetrics, Story, StoryBatch, Verdict
 from services.student_trainer import checkpoints, interaction_state
+from services.student_trainer.advantages import masked_mean
 from services.student_trainer.interaction_state import InteractionState
 from services.student_trainer.ledger import BudgetSpentError
 from services.student_trainer.ppo import Experience, UpdateStats, gather_experience, update
@@ -165,6 +166,8 @@ class _Loop:
         options = self.settings.interact
         words = [count_words(text) for text in rollout.texts]
         rewards_B, usable_B = story_rewards(verdicts, words, options.max_new_tokens, options.reward.length_weight)
+        if self.state.step == 0 and options.ppo.value_init == "mean":
+            self.state.policy.value_head.start_at(float(masked_mean(rewards_B, usable_B)))
         device = rollout.mask_BT.device
         experience = gather_experience(
             self.state.policy,

@@ -46,7 +46,7 @@ def begin_or_resume(folder: RunFolder, settings: RunSettings, start: Path) -> In
     saved = _furthest(folder, start)
     model = load_student(saved or start).to(device)  # type: ignore[arg-type]
     if saved is None:
-        policy = Policy.from_student(model, settings.seed, zero_values=settings.interact.ppo.value_init == "zero")
+        policy = Policy.from_student(model, settings.seed)
     else:
         head = ValueHead(model.config.get_text_config().hidden_size, settings.seed).to(device)
         reference = load_student(start).to(device)  # type: ignore[arg-type]

@@ -12,15 +12,22 @@ from transformers import PreTrainedModel
 class ValueHead(nn.Module):
     """Dropout(0.1) then Linear(width, 1), as TRL 0.9.4's. In interaction it runs in eval mode, like the model."""
 
-    def __init__(self, width: int, seed: int, *, zero: bool = False) -> None:
+    def __init__(self, width: int, seed: int) -> None:
         super().__init__()
         self.dropout = nn.Dropout(0.1)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.summary = nn.Linear(width, 1)
-        if zero:
-            nn.init.zeros_(self.summary.weight)
-            nn.init.zeros_(self.summary.bias)
+
+    @torch.no_grad()
+    def start_at(self, value: float) -> None:
+        """Predict `value` everywhere.
+
+        A random head is wrong by much more than stories differ. Until it has learned, GAE's decay towards the start of
+        a story turns that into a preference for ending early.
+        """
+        self.summary.weight.zero_()
+        self.summary.bias.fill_(value)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Values of hidden states [..., D], without the last axis."""
@@ -46,10 +53,10 @@ class Policy:
         self.reference = reference.eval().requires_grad_(False)
 
     @classmethod
-    def from_student(cls, model: PreTrainedModel, seed: int, *, zero_values: bool = False) -> "Policy":
+    def from_student(cls, model: PreTrainedModel, seed: int) -> "Policy":
         """Start of interaction: the reference is a copy of the student, the value head is fresh."""
         reference = copy.deepcopy(model)
-        head = ValueHead(model.config.get_text_config().hidden_size, seed, zero=zero_values)
+        head = ValueHead(model.config.get_text_config().hidden_size, seed)
         return cls(model, head.to(model.device), reference)
 
     def parameters(self) -> Iterator[nn.Parameter]:

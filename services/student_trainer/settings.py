@@ -82,7 +82,10 @@ class PPOSettings(_Settings):
 
     learning_rate: float = Field(default=1e-6, gt=0)
     value_learning_rate: float | None = Field(default=None, gt=0, description="Of the value head; none: the same.")
-    value_init: Literal["default", "zero"] = Field(default="default", description="torch's default, or all zeros.")
+    value_init: Literal["default", "mean"] = Field(
+        default="default",
+        description="Value head's start: torch's default, or the first batch's mean reward everywhere.",
+    )
     epochs: int = Field(default=4, ge=1)
     minibatch_size: int | None = Field(default=None, description="Stories a pass; none means the whole batch.")
     micro_batch_size: int = Field(default=64, ge=1, description="Stories a forward; changes memory, not the result.")
