@@ -25,8 +25,8 @@ def _parts(word: str) -> tuple[str, ...]:
 def find(words: Sequence[str], name: str) -> Iterator[tuple[int, str]]:
     """(position, cue) of each cue of group `name` in `words` (lower case, clitics apart)."""
     table = phrases(name)
-    for i, word in enumerate(words):
-        for cue in table.get(word, ()):
+    for i in [i for i, word in enumerate(words) if word in table]:
+        for cue in table[words[i]]:
             if len(cue) == 1 or tuple(words[i : i + len(cue)]) == cue:
                 yield i, " ".join(cue)
                 break

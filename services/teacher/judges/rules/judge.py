@@ -9,19 +9,26 @@ from fabula_proto import Story, TeacherIdentity, Verdict
 from services.teacher.judges.base import JudgeUnavailableError
 from services.teacher.judges.rules.classes import PACKAGE
 from services.teacher.judges.rules.measures import measure
-from services.teacher.judges.rules.scoring import CRITERIA, constants, distribution, levels
+from services.teacher.judges.rules.scoring import CRITERIA, distribution, levels
 from services.teacher.rubric import Rubric
 
 MODEL = "fabula-rules"
-DATA_FILES = ("groups.yaml", "lexicon.tsv.gz", "grammar.json.gz", "pairs.bloom")
+# Whatever can change a verdict: the data, and the modules between a text and its levels.
+RULE_SET = (
+    *(f"data/{name}" for name in ("groups.yaml", "lexicon.tsv.gz", "grammar.json.gz", "pairs.bloom")),
+    *(f"{name}.py" for name in ("classes", "cues", "discourse", "entities", "grammar", "lexicon", "measures", "pairs")),
+    *(f"{name}.py" for name in ("readability", "repetition", "scoring", "style", "text", "tricks")),
+)
 
 
 @cache
 def revision() -> str:
-    """First 12 hexadecimal digits of the SHA-256 over the rule set's version, constants and data files."""
-    digest = hashlib.sha256(constants().encode())
-    for name in DATA_FILES:
-        digest.update(resources.files(PACKAGE).joinpath("data", name).read_bytes())
+    """First 12 hexadecimal digits of the SHA-256 over every file of RULE_SET: no rule can change unseen."""
+    digest = hashlib.sha256()
+    folder = resources.files(PACKAGE)
+    for name in RULE_SET:
+        content = folder.joinpath(*name.split("/")).read_bytes()
+        digest.update(content.replace(b"\r\n", b"\n") if name.endswith(".py") else content)
     return digest.hexdigest()[:12]
 
 
@@ -52,7 +59,7 @@ class RulesJudge:
 
     @property
     def identity(self) -> TeacherIdentity:
-        """Backend `rules`; the revision changes with any constant or data file."""
+        """Backend `rules`; the revision changes with any rule, constant or data file."""
         return self._identity
 
     def judge(self, stories: Sequence[Story]) -> list[Verdict]:

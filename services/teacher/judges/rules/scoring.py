@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from services.teacher.judges.rules.measures import Measures
 
-RULES_VERSION = "1"
 TOP = 3.0
 SOFTNESS = 0.65  # power of a product of qualities: without it two faults leave so little that no third one counts
 FLOOR = 0.06  # quality that a failed condition leaves, so that the others still count
@@ -150,11 +149,3 @@ def distribution(level: float, count: int = 4) -> list[float]:
     lower = min(count - 2, int(position))
     share = position - lower
     return [1.0 - share if i == lower else share if i == lower + 1 else 0.0 for i in range(count)]
-
-
-def constants() -> str:
-    """Every constant that can change a level, as text, for the rule set's revision."""
-    tables = (READABILITY, COHERENCE, COHERENCE_LIMITS, CREATIVITY, CREATIVITY_LIMITS, READABLE, FOLLOWED)
-    return repr(
-        (RULES_VERSION, SOFTNESS, FLOOR, LOW, HIGH, [t if isinstance(t, Curve) else sorted(t.items()) for t in tables])
-    )
