@@ -72,10 +72,10 @@ def test_a_named_run_needs_no_other_option_the_second_time(smoke: Request) -> No
 
 def test_a_known_run_with_other_settings_names_what_differs(smoke: Request) -> None:
     write_plan(make_plan(replace(smoke, run="mine")))
-    other = make_plan(replace(smoke, run="mine", overrides=("seed=7", "interact.ppo.epochs=2")))
+    other = make_plan(replace(smoke, run="mine", overrides=("seed=7", "interact.ppo.epochs=3")))
     with pytest.raises(CommandError, match="seed is 42, asked for 7") as caught:
         write_plan(other)
-    assert "interact.ppo.epochs is 4, asked for 2" in str(caught.value)
+    assert "interact.ppo.epochs is 2, asked for 3" in str(caught.value)
     assert "--run NAME" in str(caught.value)
     assert read_plan(other.folder).settings.seed == 42
 
