@@ -11,16 +11,16 @@ from services.student_trainer.ledger import BudgetSpentError, Ledger
 
 
 def test_a_million_words_are_925_batches_of_the_papers() -> None:
-    """1M words, 360 stories a batch, 3 teacher words a story, a prompt of 15 words paid once: arXiv 2509.15714."""
+    """1M words, 360 stories a batch, 3 teacher words a story, a prompt of 16 words paid once: arXiv 2509.15714."""
     ledger, batches = Ledger(budget=1_000_000), 0
-    while ledger.spent + ledger.cost(360, 15, 3) <= ledger.budget:
-        ledger = ledger.pay(360, 15, 3, student_words=360 * 60)
+    while ledger.spent + ledger.cost(360, 16, 3) <= ledger.budget:
+        ledger = ledger.pay(360, 16, 3, student_words=360 * 60)
         batches += 1
-    with pytest.raises(BudgetSpentError, match="1080 words are needed and 985 of 1000000 are left"):
-        ledger.pay(360, 15, 3, student_words=0)
-    # 15 + 925 * 1080 = 999,015 words. The paper reports 920 batches.
-    assert (batches, ledger.stories, ledger.spent) == (925, 333_000, 999_015)
-    assert ledger.prompt_words == 15
+    with pytest.raises(BudgetSpentError, match="1080 words are needed and 984 of 1000000 are left"):
+        ledger.pay(360, 16, 3, student_words=0)
+    # 16 + 925 * 1080 = 999,016 words. The paper reports 920 batches.
+    assert (batches, ledger.stories, ledger.spent) == (925, 333_000, 999_016)
+    assert ledger.prompt_words == 16
 
 
 @given(st.integers(1, 5000), st.integers(1, 50), st.integers(0, 20), st.integers(0, 5))
