@@ -48,7 +48,7 @@ check test: .venv/.ready
 	step "imports" $(BIN)/lint-imports; \
 	hint=""; \
 	if [ "$@" = test ]; then \
-	  step "tests" $(BIN)/python -m pytest $(ARGS); \
+	  step "tests" $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS); \
 	  hint=' (skipped groups stand above with what they miss, under "short test summary")'; \
 	fi; \
 	printf '\n== summary%s\n%s' "$$hint" "$$summary"; \

@@ -1,11 +1,16 @@
 """A real Redis server for the tests that need one."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 import redis
 
 from services.redis_server import LocalRedis, find_server, start_server
+
+
+# Tests run side by side, each with tiny models: more threads would only get in each other's way. Before torch is loaded.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
