@@ -8,8 +8,7 @@ import redis
 
 from services.redis_server import LocalRedis, find_server, start_server
 
-
-# Tests run side by side, each with tiny models: more threads would only get in each other's way. Before torch is loaded.
+# Tests run side by side with tiny models: more threads would get in each other's way. Set before torch is loaded.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
