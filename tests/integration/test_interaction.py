@@ -80,6 +80,19 @@ def test_a_run_learns_records_and_pays(redis_url: str, tmp_path: Path) -> None:
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
+def test_a_critic_that_starts_at_the_mean_explains_from_the_first_update_on(redis_url: str, tmp_path: Path) -> None:
+    """A random head errs by about 1 where rewards differ by hundredths; the mean reward errs by their spread."""
+    losses = {}
+    for init in ("default", "mean"):
+        settings = tiny_settings(word_budget=30, ppo={"learning_rate": 1e-6, "value_init": init})
+        folder, start = make_run(tmp_path / "runs" / init, settings)
+        following = Following()
+        with teacher_thread(redis_url):
+            go(redis_url, folder, start, settings, following)
+        losses[init] = following.lines[0].value_loss
+    assert losses["mean"] < 0.1 * losses["default"]
+
+
 def test_generate_repeats_the_recorded_stories(redis_url: str, tmp_path: Path) -> None:
     """Plain transformers, given the run's random streams, writes what the run recorded; every key fits."""
     settings = tiny_settings()

@@ -143,6 +143,12 @@ def test_stories_without_verdict_change_nothing(policy: Policy) -> None:
     assert all(torch.equal(a, b) for a, b in zip(*after, strict=True))
 
 
+def test_a_value_head_may_start_at_the_mean(policy: Policy) -> None:
+    policy.value_head.start_at(0.25)
+    gathered = experience(policy, rollout(policy), torch.rand(6), torch.ones(6))
+    torch.testing.assert_close(gathered.values_BT, 0.25 * gathered.mask_BT)
+
+
 def test_a_nan_cannot_reach_the_weights(policy: Policy) -> None:
     before = [p.detach().clone() for p in policy.parameters()]
     rewards = torch.tensor([0.1, float("nan"), 0.3, 0.4, 0.5, 0.6])
