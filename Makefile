@@ -28,13 +28,19 @@ all: .venv/.ready
 	  && $(PYTHON) -m pip --disable-pip-version-check --python $(BIN)/python install --quiet pip; } || { \
 	  echo "$(PYTHON) cannot make a virtual environment: its venv module or pip is missing."; \
 	  echo "Install it (Debian, Ubuntu: apt install python3-venv) and type make again."; exit 1; } >&2
+	@$(PIP) install --quiet --constraint constraints.txt --editable ".[local]"
+	@touch $@
+
+# What only tests and checks need comes on top, when they are first asked for.
+.venv/.ready-dev: .venv/.ready
+	@echo "Adding what tests and checks need ..."
 	@$(PIP) install --quiet --constraint constraints.txt --editable ".[dev]"
 	@touch $@
 
 run: .venv/.ready
 	@$(BIN)/fabula up --preset laptop $(ARGS)
 
-check test: .venv/.ready
+check test: .venv/.ready-dev
 	@status=0; summary=""; \
 	step() { \
 	  local name="$$1" start=$$SECONDS result=passed; shift; \
