@@ -30,6 +30,7 @@ all: .venv/.ready
 	  echo "Install it (Debian, Ubuntu: apt install python3-venv) and type make again."; exit 1; } >&2
 	@$(PIP) install --quiet --constraint constraints.txt --editable ".[local]"
 	@touch $@
+	@echo "Ready. Next: make run, or .venv/bin/fabula --help"
 
 # What only tests and checks need comes on top, when they are first asked for.
 .venv/.ready-dev: .venv/.ready

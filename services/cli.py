@@ -168,7 +168,10 @@ def evaluate(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure one checkpoint: minimal pairs, entity tracking, and stories judged by a teacher."""
+    """Measure one checkpoint: minimal pairs, entity tracking, and stories judged by a teacher.
+
+    Exit status 1 where a suite failed; one without data is skipped.
+    """
     from services.local import evaluating
     from services.local.plan import checked_eval_data, checked_teacher, chosen_teacher
 
@@ -181,6 +184,8 @@ def evaluate(
         typer.echo(report.model_dump_json(indent=2))
     else:
         evaluating.show(report, folder, _console())
+    if any(suite.status == "failed" for suite in report.suites):
+        raise typer.Exit(1)
 
 
 @app.command()

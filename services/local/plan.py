@@ -168,8 +168,11 @@ def checked_eval_data(folder: Path | None) -> Path | None:
     """`folder` as an absolute path.
 
     Raises:
-        CommandError: it is not a folder.
+        CommandError: it is not a folder, or holds no evaluation data.
     """
+    from services.evaluator.adapters.eval_data import check_folder
+    from services.evaluator.errors import EvaluatorError
+
     if folder is None:
         return None
     path = folder.expanduser().resolve()
@@ -178,6 +181,10 @@ def checked_eval_data(folder: Path | None) -> Path | None:
             f"the evaluation data {folder} is not a folder (looked for {path}); give one in the BabyLM 2025 "
             "`evaluation_data` layout, or leave it out for generated items"
         )
+    try:
+        check_folder(path)
+    except EvaluatorError as error:
+        raise CommandError(str(error)) from error
     return path
 
 

@@ -167,9 +167,9 @@ def _stories(summary: Summary) -> Iterator[RenderableType]:
     yield Text("Stories", style="bold")
     yield Text("The first three of their update; nobody picked them. Each goes on from:", style="dim")
     yield Text(summary.prompt, style="dim italic")
-    yield from _group(f"First update ({summary.first.step + 1})", summary.first.score_mean, summary.first_stories)
+    yield from _group(f"First update ({summary.first.step})", summary.first.score_mean, summary.first_stories)
     if summary.last.step != summary.first.step:
-        yield from _group(f"Last update ({summary.last.step + 1})", summary.last.score_mean, summary.last_stories)
+        yield from _group(f"Last update ({summary.last.step})", summary.last.score_mean, summary.last_stories)
 
 
 def _group(title: str, mean: float, stories: Sequence[ShownStory]) -> Iterator[RenderableType]:

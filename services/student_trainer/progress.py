@@ -46,7 +46,7 @@ class Progress:
         criteria = "  ".join(f"{name} {mean:.2f}" for name, mean in line.criteria_mean.items())
         budget = self._settings.interact.word_budget
         self.say(
-            f"  update {line.step + 1:>3}   score {line.score_mean:5.2f}   {criteria}   "
+            f"  update {line.step:>3}   score {line.score_mean:5.2f}   {criteria}   "
             f"words {line.story_words_mean:3.0f}   KL {line.kl_mean:5.2f}   "
             f"spent {line.words_spent:,} of {budget:,} words   {line.seconds:.1f} s"
         )

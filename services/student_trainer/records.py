@@ -93,7 +93,7 @@ def write_stories_part(
     for name in criteria:
         means = [None if r.verdict.criteria is None else r.verdict.criteria[name].mean for r in rows]
         columns[f"score_{name}"] = (pa.float32(), list(means))
-    for name in ("backend", "model", "revision", "rubric", "mode"):
+    for name in ("backend", "model", "revision", "rubric", "rubric_version", "rubric_hash", "mode"):
         columns[f"teacher_{name}"] = (pa.string(), [getattr(r.batch.teacher, name) for r in rows])
     columns["worker"] = (pa.string(), [r.batch.worker for r in rows])
     table = pa.table({name: pa.array(values, type=kind) for name, (kind, values) in columns.items()})

@@ -28,12 +28,12 @@ def test_it_says_what_it_does_and_ends_with_the_table(finished: Finished) -> Non
         "Ready: teacher rules:",
         "Ready: evaluator",
         "Curves, scores and stories: http://127.0.0.1:",
-        "update   1",
+        "update   0",
         "story score",
         "readability",
         "entity tracking %",
-        "First update (1)",
-        "Last update (7)",
+        "First update (0)",
+        "Last update (6)",
         "Another run",
     ):
         assert expected in finished.text, f"{expected!r} is not in\n{finished.text}"

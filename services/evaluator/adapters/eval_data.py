@@ -68,6 +68,20 @@ def load_entity_tracking(folder: Path) -> ItemSet:
     return _load(folder, "entity_tracking", _entity_item)
 
 
+def check_folder(folder: Path) -> None:
+    """Make sure that the folder holds evaluation data of at least one suite; files are not read yet.
+
+    Raises:
+        BadDataError: it holds none.
+    """
+    for suite in DIRECTORIES:
+        if _directory(folder, suite) is not None:
+            return
+    problem = _missing(folder, "blimp")
+    if isinstance(problem, BadDataError):
+        raise problem
+
+
 def _load(folder: Path, suite: str, item: Callable[[Line], Item]) -> ItemSet:
     """All items of `suite`.
 

@@ -1,7 +1,7 @@
 // The page itself: asks the API, draws, and asks again while a run goes on.
 
 const EVERY_MS = 4000, STORIES = 6, GOING_ON_S = 120;
-const SUITES = [["story_quality", "Story score"], ["blimp", "BLiMP"], ["blimp_supplement", "BLiMP supplement"],
+const SUITES = [["story_quality", "Story score"], ["blimp", "Minimal pairs"], ["blimp_supplement", "Supplement"],
   ["entity_tracking", "Entity tracking"]];
 const state = { run: null, updated: null, asked: 0, late: null, early: null, offsets: { early: 0, late: 0 } };
 
@@ -43,7 +43,7 @@ function showWork(info) {
   const queue = info.queue;
   if (!queue) setText("work", "Reading runs; no queue is served.");
   else if (!queue.alive) setText("work", "The queue worker has stopped.");
-  else if (!queue.working_on) setText("work", `Waiting for checkpoints; ${queue.finished} measured.`);
+  else if (!queue.working_on) setText("work", `Waiting for checkpoints; ${queue.finished} measured since this evaluator started.`);
   else setText("work", `Measuring ${queue.working_on}: ${queue.suite} ${queue.done} of ${queue.total}.`);
 }
 
@@ -79,9 +79,15 @@ async function showRun(summary, turn) {
 function showAge(summary) {
   const config = state.detail.config, age = Date.now() / 1000 - summary.updated_at;
   const parts = [config.preset && `preset ${config.preset}`, config.seed !== undefined && `seed ${config.seed}`,
-    `last change ${ago(age)}${age < GOING_ON_S ? ", going on" : ""}`,
+    `last change ${ago(age)}${age < GOING_ON_S && !done(state.detail) ? ", going on" : ""}`,
     config.interact?.prompt && `prompt “${config.interact.prompt}”`];
   setText("about", parts.filter(Boolean).join(" · "));
+}
+
+// A run ends with the checkpoint that has spent its word budget.
+function done(detail) {
+  const budget = detail.config.interact?.word_budget;
+  return budget !== undefined && detail.checkpoints.some((c) => c.complete && c.interaction_words === budget);
 }
 
 function showCurves(metrics) {
