@@ -1,6 +1,5 @@
 """`fabula evaluate`: measure one checkpoint in this process, its stories judged by a teacher beside us."""
 
-import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +48,7 @@ def evaluate(what: What, console: Console) -> tuple[EvaluationReport, Path]:
         with tempfile.TemporaryDirectory(prefix="fabula-") as folder, Children() as children:
             port = ports.any_free()
             log = Path(folder) / "teacher.log"
-            worker = services.worker_name("teacher", f"evaluate-{os.getpid()}")
+            worker = services.worker_name("teacher", Path(folder))
             service = services.start_teacher(children, what.teacher, port, None, log, worker)
             with console.status(f"Starting the teacher {what.teacher} ..."):
                 services.wait_ready(children, service, interrupts)

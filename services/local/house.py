@@ -95,7 +95,7 @@ class House:
 
     def teacher(self, wanted_port: int, redis_url: str) -> str:
         """Start the run's teacher and wait for it. Returns its address."""
-        worker = services.worker_name("teacher", self.plan.run)
+        worker = services.worker_name("teacher", self.plan.folder)
 
         def start(port: int) -> services.Service:
             log = self._log("teacher")

@@ -1,5 +1,6 @@
 """Starts each service as a child process and waits until it is ready. The command lines of the house are here."""
 
+import hashlib
 import os
 import socket
 import sys
@@ -54,9 +55,13 @@ class Service:
     worker: str
 
 
-def worker_name(service: str, run: str) -> str:
-    """Stable for a run, so that a service that was killed goes on with its own deliveries; unique among the living."""
-    return f"{socket.gethostname()}.{run}.{service}"
+def worker_name(service: str, folder: Path) -> str:
+    """Stable for a run's folder, so that a service that was killed goes on with its own deliveries.
+
+    Unique among the living: two runs of one name in different folders have different ones.
+    """
+    place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:6]
+    return f"{socket.gethostname()}.{folder.name}-{place}.{service}"
 
 
 def start_teacher(
@@ -76,7 +81,7 @@ def start_evaluator(children: Children, plan: Plan, port: int, redis_url: str, t
     command += ["--runs-dir", str(plan.folder.parent), "--teacher-url", teacher_url]
     if plan.eval_data is not None:
         command += ["--eval-data", str(plan.eval_data)]
-    worker = worker_name("evaluator", plan.run)
+    worker = worker_name("evaluator", plan.folder)
     env = {**_environment(), "FABULA_EVALUATOR_WORKER": worker}
     return Service(children.start("evaluator", command, log, env=env), _url(port), worker)
 

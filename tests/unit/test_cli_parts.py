@@ -19,6 +19,7 @@ from services.local import doctor, http, ports, scoring
 from services.local.errors import CommandError, Interrupted
 from services.local.interrupts import Interrupts
 from services.local.runlock import RunLock
+from services.local.services import worker_name
 from services.redis_server import find_server
 
 FOX = "Once upon a time, a fox lost his lantern. He asked the owl. They found it at dawn."
@@ -235,3 +236,10 @@ def test_another_service_on_our_port_is_not_ours() -> None:
         answer = http.readiness(url, "ours")
     assert not answer.ready
     assert answer.reason == "somebody answers there"
+
+
+def test_runs_of_one_name_in_two_folders_have_workers_of_their_own(tmp_path: Path) -> None:
+    """Two `up`s of the same settings side by side: neither takes the other's teacher for its own."""
+    names = {worker_name("teacher", tmp_path / place / "smoke-1") for place in ("a", "b")}
+    assert len(names) == 2
+    assert worker_name("teacher", tmp_path / "a" / "smoke-1") in names
