@@ -29,7 +29,6 @@ def test_the_same_command_means_the_same_run(smoke: Request) -> None:
         {"overrides": ("seed=43",)},
         {"preset": "laptop"},
         {"teacher": "transformers:some/model"},
-        {"eval_data": Path()},
         {"corpus": "hf:some/data"},
     ],
 )
@@ -46,8 +45,20 @@ def test_laptop_and_the_rules_teacher_are_the_defaults(tmp_path: Path, monkeypat
     assert make_plan(Request(tmp_path)).teacher == "transformers:some/model"
 
 
+def evaluation_data(folder: Path) -> Path:
+    """A folder that looks like evaluation data; what is in its files is not asked when a run is planned."""
+    (folder / "fast_eval" / "blimp_fast").mkdir(parents=True)
+    return folder
+
+
+def test_evaluation_data_decides_the_name(smoke: Request, tmp_path: Path) -> None:
+    data = evaluation_data(tmp_path / "data")
+    assert make_plan(replace(smoke, eval_data=data)).run != make_plan(smoke).run
+
+
 def test_a_run_is_written_and_read_back(smoke: Request, tmp_path: Path) -> None:
-    request = replace(smoke, eval_data=tmp_path, teacher=f"transformers:{tmp_path}", overrides=("seed=7",))
+    data = evaluation_data(tmp_path / "data")
+    request = replace(smoke, eval_data=data, teacher=f"transformers:{tmp_path}", overrides=("seed=7",))
     plan = make_plan(request)
     write_plan(plan)
     assert read_plan(plan.folder) == plan
@@ -95,6 +106,7 @@ def test_another_teacher_is_another_setting(smoke: Request) -> None:
         ({"overrides": ("interact.batch_size=30", "interact.ppo.minibatch_size=8")}, "must be divisible by"),
         ({"corpus": "/no/such.txt"}, "the corpus /no/such.txt does not exist"),
         ({"eval_data": Path("/no/such")}, "is not a folder"),
+        ({"eval_data": Path(__file__).parent}, "expected fast_eval"),
         ({"teacher": "oracle:"}, "unknown backend 'oracle'"),
         ({"run": "../elsewhere"}, "cannot name a folder"),
     ],
@@ -126,7 +138,8 @@ def test_a_damaged_run_is_said(smoke: Request) -> None:
 
 
 def test_teacher_and_evaluation_data_stand_beside_the_settings(smoke: Request, tmp_path: Path) -> None:
-    plan = make_plan(replace(smoke, eval_data=tmp_path))
+    data = evaluation_data(tmp_path / "data")
+    plan = make_plan(replace(smoke, eval_data=data))
     write_plan(plan)
     written = json.loads((plan.folder / "up.json").read_text(encoding="utf-8"))
-    assert written == {"teacher": "rules:", "eval_data": str(tmp_path)}
+    assert written == {"teacher": "rules:", "eval_data": str(data)}
