@@ -18,7 +18,7 @@ def load(source: Path | str, seed: int = 1, text_field: str = "text", train_shar
 
 def write_rows(path: Path, rows: list[object]) -> Path:
     data = "".join(json.dumps(row) + "\n" for row in rows).encode()
-    path.write_bytes(gzip.compress(data) if path.name.endswith(".gz") else data)
+    path.write_bytes(gzip.compress(data, mtime=0) if path.name.endswith(".gz") else data)
     return path
 
 
@@ -140,7 +140,7 @@ def test_a_dataset_that_is_not_there_says_what_to_check(tmp_path: Path) -> None:
         ("a.jsonl", b'{"text": "a", "split": 1}\n', "split is 1; expected train"),
         ("a.jsonl", b'{"text": "a", "split": "learn"}\n', "rows say split 'learn'; expected one of"),
         ("a.jsonl.gz", b"not gzip", "not a whole gzip file"),
-        ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 99)[:-9], "not a whole gzip file"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 99, mtime=0)[:-9], "not a whole gzip file"),
         ("a.csv", b"text\na\n", "is of no known kind; expected a name ending in .txt"),
     ],
 )
