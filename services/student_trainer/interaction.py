@@ -155,6 +155,9 @@ class _Loop:
         failed = [verdict for verdict in verdicts if usable_reward(verdict) is None]
         limit = self.settings.interact.max_failed_share
         if len(failed) > limit * len(verdicts) or len(failed) == len(verdicts):
+            self.queue.forget(
+                self.state.step
+            )  # or the next start would find these very failures instead of asking again
             raise TeacherFailedError(
                 f"{len(failed)} of {len(verdicts)} stories of step {self.state.step} have no verdict "
                 f"(interact.max_failed_share is {limit:g}); the first says: {failed[0].reason}. "
