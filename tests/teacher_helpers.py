@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from fabula_proto import Story, TeacherIdentity, Verdict
 from services.teacher.app import create_app
-from services.teacher.judges.base import Judge, JudgeUnavailableError
+from services.teacher.judges.base import Asked, Judge, JudgeUnavailableError
 from services.teacher.rubric import Rubric, load_rubric
 from services.teacher.settings import TeacherSettings
 
@@ -41,11 +41,21 @@ class WordJudge:
             mode="rules",
         )
 
-    def judge(self, stories: Sequence[Story]) -> list[Verdict]:
-        self.calls.append([story.id for story in stories])
+    @property
+    def lanes(self) -> int:
+        return 1
+
+    def prepare(self, story: Story) -> Asked:
+        return Asked(story, max(1, len(story.text.split())))
+
+    def judge(self, asked: Sequence[Asked]) -> list[Verdict]:
+        self.calls.append([item.story.id for item in asked])
         self.entered.set()
         assert self.gate.wait(30), "the test never opened the gate"
-        return [self._one(story) for story in stories]
+        return [self._one(item.story) for item in asked]
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def _one(self, story: Story) -> Verdict:
         words = story.text.split()

@@ -28,6 +28,9 @@ class StoryBatch(Message):
     chunks: int = Field(ge=1, description="How many chunks the step has.")
     policy_version: int = Field(ge=0, description="Number of updates the writing policy had seen.")
     stories: tuple[Story, ...] = Field(min_length=1)
+    request_id: str | None = Field(
+        default=None, min_length=1, max_length=128, description="Names this work in every service's log."
+    )
 
     @model_validator(mode="after")
     def _ids_are_unique(self) -> Self:
@@ -56,7 +59,8 @@ class ScoredBatch(Message):
     verdicts: tuple[Verdict, ...] = Field(min_length=1)
     teacher: TeacherIdentity
     worker: str = Field(description="Name of the teacher process that judged.")
-    seconds: float = Field(ge=0.0, description="Time the judge took for this batch.")
+    seconds: float = Field(ge=0.0, description="Time from taking the batch to having its verdicts, waiting included.")
+    request_id: str | None = Field(default=None, description="`StoryBatch.request_id`, as it came.")
 
 
 class CheckpointReady(Message):

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from enum import StrEnum
 from itertools import pairwise
-from math import isclose
+from math import isclose, log
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -40,7 +40,7 @@ class TeacherIdentity(Message):
     rubric: str = Field(description="Name of the rubric.")
     rubric_version: str
     rubric_hash: str = Field(description="First 12 hexadecimal digits of the SHA-256 of the rubric's canonical form.")
-    mode: str = Field(description="How numbers are obtained: rules, joint, independent or sample.")
+    mode: str = Field(description="How numbers are obtained: rules, joint, independent, sample or ensemble.")
 
 
 class VerdictStatus(StrEnum):
@@ -57,6 +57,15 @@ class CriterionScore(Message):
     probabilities: tuple[Probability, ...] = Field(min_length=2, description="P(level) for level 0, 1, ..., L-1.")
     mean: float = Field(ge=0.0, description="Expected level, in 0..L-1.")
     mode: int = Field(ge=0, description="Most probable level; the lower one of a tie.")
+    entropy: float = Field(ge=0.0, description="Entropy of the probabilities in nats, 0..ln L: the teacher's doubt.")
+    halo: Probability | None = Field(
+        default=None,
+        description="Share of this criterion's entropy that knowing the other criteria's levels would remove: mutual "
+        "information over entropy, from the joint distribution. None where the teacher has no joint one.",
+    )
+    disagreement: float | None = Field(
+        default=None, ge=0.0, description="Standard deviation of the members' means, in levels; ensembles only."
+    )
 
     @model_validator(mode="after")
     def _is_a_distribution(self) -> Self:
@@ -69,8 +78,10 @@ class CriterionScore(Message):
         return self
 
     @classmethod
-    def from_probabilities(cls, probabilities: Sequence[float]) -> Self:
-        """Normalise `probabilities` (non-negative, length L, positive sum) and take mean and mode.
+    def from_probabilities(
+        cls, probabilities: Sequence[float], *, halo: float | None = None, disagreement: float | None = None
+    ) -> Self:
+        """Normalise `probabilities` (non-negative, length L, positive sum) and take mean, mode and entropy.
 
         Raises:
             ValueError: the weights cannot be normalised.
@@ -81,7 +92,14 @@ class CriterionScore(Message):
             raise ValueError(f"probabilities {weights} cannot be normalised; expected non-negative with a positive sum")
         normalised = tuple(p / total for p in weights)
         mean = sum(level * p for level, p in enumerate(normalised))
-        return cls(probabilities=normalised, mean=mean, mode=normalised.index(max(normalised)))
+        return cls(
+            probabilities=normalised,
+            mean=mean,
+            mode=normalised.index(max(normalised)),
+            entropy=max(0.0, -sum(p * log(p) for p in normalised if p > 0.0)),
+            halo=halo,
+            disagreement=disagreement,
+        )
 
 
 class Verdict(Message):
@@ -97,6 +115,10 @@ class Verdict(Message):
     )
     flags: tuple[str, ...] = Field(default=(), description="What looks like an attempt to please the judge.")
     reason: str | None = Field(default=None, description="Why there are no numbers; only on failed and refused.")
+    members: dict[str, float] | None = Field(
+        default=None, description="An ensemble's teachers by name, each with its own total; None for a single teacher."
+    )
+    cached: bool = Field(default=False, description="Whether these numbers were remembered from an earlier request.")
 
     @model_validator(mode="after")
     def _numbers_iff_ok(self) -> Self:
@@ -133,6 +155,11 @@ class ScoreRequest(Message):
     """Body of `POST /score`: stories as plain strings or as objects with `text` and, if wanted, `id` and `prompt`."""
 
     stories: tuple[str | StoryInput, ...] = Field(min_length=1)
+    teachers: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field(
+        default=(),
+        max_length=16,
+        description="Names of teachers: one judges alone, several as an ensemble. Left out: the service's own.",
+    )
 
     def as_stories(self) -> tuple[Story, ...]:
         """The stories with ids filled in: a story without one gets its position, `"0"`, `"1"`, ...
@@ -156,3 +183,6 @@ class ScoreResponse(Message):
 
     verdicts: tuple[Verdict, ...]
     teacher: TeacherIdentity
+    members: dict[str, TeacherIdentity] = Field(
+        default_factory=dict, description="An ensemble's teachers by name; empty for a single teacher."
+    )

@@ -142,17 +142,19 @@ def _redis_port() -> Finding:
 
 
 def _teacher(teacher: str) -> Finding:
-    from services.teacher.settings import parse_teacher
+    from services.teacher.spec import parse_judge
 
     try:
-        backend, model = parse_teacher(teacher)
+        target = parse_judge(teacher)
     except ValueError as error:
         return Finding("teacher", "missing", str(error), "set FABULA_TEACHER or --teacher to one that is known")
-    if model is None:
-        return Finding("teacher", "ok", f"{backend}: needs no weights")
-    if Path(model).expanduser().is_dir():
-        return _local_weights(Path(model).expanduser())
-    return _hub_weights(model)
+    if target.url is not None:
+        return Finding("teacher", "ok", f"{target.backend}: at {target.url}; it is asked when the teacher starts")
+    if target.model is None:
+        return Finding("teacher", "ok", f"{target.backend}: needs no weights")
+    if Path(target.model).expanduser().is_dir():
+        return _local_weights(Path(target.model).expanduser())
+    return _hub_weights(target.model)
 
 
 def _local_weights(folder: Path) -> Finding:

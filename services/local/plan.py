@@ -153,15 +153,17 @@ def checked_teacher(teacher: str) -> str:
         CommandError: there is no such kind of teacher.
     """
     # Imported here: the teacher's settings read the environment, which most commands have no use for.
-    from services.teacher.settings import parse_teacher
+    from services.teacher.spec import parse_judge
 
     try:
-        backend, model = parse_teacher(teacher)
+        target = parse_judge(teacher)
     except ValueError as error:
         raise CommandError(str(error)) from error
-    path = Path(model).expanduser() if model else None
+    if target.url is not None:
+        return str(target)
+    path = Path(target.model).expanduser() if target.model else None
     # A folder means the same folder wherever the run is continued from; anything else is a name on the hub.
-    return f"{backend}:{path.resolve() if path is not None and path.is_dir() else model or ''}"
+    return f"{target.backend}:{path.resolve() if path is not None and path.is_dir() else target.model or ''}"
 
 
 def checked_eval_data(folder: Path | None) -> Path | None:

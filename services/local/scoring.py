@@ -17,7 +17,7 @@ def score_here(teacher: str | None, texts: Sequence[str]) -> ScoreResponse:
         CommandError: there is no such teacher, or it cannot judge.
     """
     # Imported here: a judge may bring torch, and most commands need none.
-    from services.teacher.judges.base import JudgeUnavailableError
+    from services.teacher.judges.base import JudgeUnavailableError, judge_stories
     from services.teacher.judges.build import build_judge
     from services.teacher.rubric import RubricError, load_rubric
     from services.teacher.screening import ScreenedJudge
@@ -26,9 +26,9 @@ def score_here(teacher: str | None, texts: Sequence[str]) -> ScoreResponse:
     try:
         settings = TeacherSettings() if teacher is None else TeacherSettings(teacher=teacher)
         rubric = load_rubric(settings.rubric)
-        judge = ScreenedJudge(build_judge(settings, rubric), rubric, settings.max_story_chars)
+        judge = ScreenedJudge(build_judge(settings.spec, rubric), rubric, settings.max_story_chars)
         stories = [Story(id=str(i), text=text) for i, text in enumerate(texts)]
-        return ScoreResponse(verdicts=tuple(judge.judge(stories)), teacher=judge.identity)
+        return ScoreResponse(verdicts=tuple(judge_stories(judge, stories)), teacher=judge.identity)
     except (JudgeUnavailableError, RubricError) as error:
         raise CommandError(str(error), exit_code=1) from error
     except ValueError as error:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from fabula_proto import Story, TeacherIdentity, Verdict, VerdictStatus
-from services.teacher.judges.base import Judge, JudgeUnavailableError
+from services.teacher.judges.base import Judge, JudgeUnavailableError, judge_stories
 
 
 class JudgeRoom:
@@ -58,7 +58,7 @@ class JudgeRoom:
     def _judge_or_bisect(self, stories: Sequence[Story]) -> list[Verdict]:
         """Judge; where the judge breaks, halve until the story that breaks it stands alone, and fail that one."""
         try:
-            return self._judge.judge(stories)
+            return judge_stories(self._judge, stories)
         except JudgeUnavailableError:
             raise
         except (RuntimeError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError) as error:

@@ -77,9 +77,14 @@ class Rubric(BaseModel):
         *,
         coverage: float = 1.0,
         flags: Sequence[str] = (),
+        halo: Mapping[str, float] | None = None,
     ) -> Verdict:
         """An ok verdict from one distribution over levels (length L) for each criterion."""
-        criteria = {c.name: CriterionScore.from_probabilities(probabilities[c.name]) for c in self.criteria}
+        leaning = halo or {}
+        criteria = {
+            c.name: CriterionScore.from_probabilities(probabilities[c.name], halo=leaning.get(c.name))
+            for c in self.criteria
+        }
         return Verdict(
             story_id=story_id,
             status=VerdictStatus.OK,

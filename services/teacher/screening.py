@@ -16,7 +16,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from fabula_proto import Story, TeacherIdentity, Verdict, VerdictStatus
-from services.teacher.judges.base import Judge
+from services.teacher.judges.base import Asked, Judge
 from services.teacher.rubric import Rubric
 
 MIN_WORDS_WITH_MARK = 2
@@ -97,9 +97,20 @@ class ScreenedJudge:
         """The inner judge's: the screen is the same for all."""
         return self._judge.identity
 
-    def judge(self, stories: Sequence[Story]) -> list[Verdict]:
+    @property
+    def lanes(self) -> int:
+        """The inner judge's."""
+        return self._judge.lanes
+
+    def prepare(self, story: Story) -> Asked | Verdict:
+        """The screen first, then the inner judge's own preparation."""
+        screened = screen(story, self._rubric, self._max_chars)
+        return screened if isinstance(screened, Verdict) else self._judge.prepare(screened)
+
+    def judge(self, asked: Sequence[Asked]) -> list[Verdict]:
         """One verdict a story, in order; see `Judge.judge`."""
-        screened = [screen(story, self._rubric, self._max_chars) for story in stories]
-        asked = [item for item in screened if isinstance(item, Story)]
-        answers = iter(self._judge.judge(asked) if asked else [])
-        return [item if isinstance(item, Verdict) else next(answers) for item in screened]
+        return self._judge.judge(asked)
+
+    def close(self) -> None:
+        """Close the inner judge."""
+        self._judge.close()

@@ -104,7 +104,7 @@ class TeacherService:
 
     def _build(self) -> None:
         try:
-            judge = build_judge(self.settings, self.rubric)
+            judge = build_judge(self.settings.spec, self.rubric)
         except JudgeUnavailableError as error:
             self._reason = str(error)
             log.error("no judge: %s", error)
@@ -123,7 +123,7 @@ class TeacherService:
     def _admit(self, judge: Judge) -> JudgeRoom:
         self._notes = judge.notes if isinstance(judge, Noted) else ()
         screened = ScreenedJudge(judge, self.rubric, self.settings.max_story_chars)
-        self._room = JudgeRoom(screened, self.settings.slice_stories)
+        self._room = JudgeRoom(screened, self.settings.batch_stories)
         return self._room
 
     def _serve_queue(self, room: JudgeRoom) -> None:

@@ -2,32 +2,12 @@
 
 import os
 import socket
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from services.teacher.rubric import DEFAULT_RUBRIC
-
-LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
-# Backend -> the model it stands for when none is named; None where the backend takes no model.
-BACKENDS: dict[str, str | None] = {"rules": None, "transformers": LLAMA}
-
-
-def parse_teacher(teacher: str) -> tuple[str, str | None]:
-    """Split `backend[:model]` into backend and model, with the backend's default model filled in.
-
-    Raises:
-        ValueError: the backend is unknown, or a model is named for a backend that takes none.
-    """
-    backend, _, model = teacher.strip().partition(":")
-    if backend not in BACKENDS:
-        known = ", ".join(f"{name}:" if default is None else f"{name}:MODEL" for name, default in BACKENDS.items())
-        raise ValueError(f"teacher {teacher!r} names an unknown backend {backend!r}; known are {known}")
-    default = BACKENDS[backend]
-    if default is None and model:
-        raise ValueError(f"teacher {teacher!r}: backend {backend} takes no model; write {backend + ':'!r}")
-    return backend, model or default
+from services.teacher.spec import BACKENDS, JudgeSettings, TeacherSpec
 
 
 def default_worker_name() -> str:
@@ -35,62 +15,58 @@ def default_worker_name() -> str:
     return f"{socket.gethostname()}.{os.getpid()}"
 
 
-class TeacherSettings(BaseSettings):
+class TeacherSettings(JudgeSettings, BaseSettings):
     """Everything that can be set about the teacher. FABULA_TEACHER is the stable name of the choice of judge."""
 
     model_config = SettingsConfigDict(env_prefix="FABULA_", frozen=True, extra="forbid")
 
-    teacher: str = Field(default="rules:", description="Who judges: `rules:` or `transformers:<hub name or folder>`.")
-    teacher_revision: str | None = Field(default=None, description="Commit, tag or branch of a model from the hub.")
-    rubric: str = Field(default=DEFAULT_RUBRIC, description="Name of a shipped rubric, or the path of a YAML file.")
+    teacher: str = Field(
+        default="rules:", description=f"Who judges: {', '.join(BACKENDS.values())}, or a name of the teachers file."
+    )
+    teachers_file: str | None = Field(
+        default=None,
+        description="YAML file of named teachers, for ?teacher=NAME and ensembles; read anew when it changes.",
+    )
     redis_url: str | None = Field(default=None, description="Queue to take stories from; without it, HTTP alone.")
     worker: str = Field(default_factory=default_worker_name, min_length=1, description="Name in the consumer group.")
 
-    device: str = Field(
-        default="auto", description="auto, cpu, cuda, cuda:1, mps; auto takes a GPU where there is one."
+    batch_tokens: int = Field(default=8192, ge=64, description="Padded tokens (longest x stories) judged in one go.")
+    batch_stories: int = Field(default=64, ge=1, description="Stories judged in one go.")
+    queued_tokens: int = Field(
+        default=262_144, ge=64, description="Tokens that may wait; a request that finds no room is answered 429."
     )
-    dtype: str = Field(
-        default="auto",
-        pattern="^(auto|float32|bfloat16|float16)$",
-        description="auto is bfloat16 on a GPU and float32 on a CPU.",
+    cache_ttl_s: int = Field(
+        default=86_400, ge=0, description="How long Redis remembers a verdict, in seconds; 0: not at all."
     )
-    temperature: float = Field(
-        default=1.0, gt=0.0, le=10.0, description="Tempers each conditional; 0.2 gives the paper's expectation."
-    )
-    min_coverage: float | None = Field(
-        default=None,
-        ge=0.0,
-        le=1.0,
-        description="Verdicts below this coverage fail. Unset: 0.5, or 0 for a model that proves untrained.",
-    )
-    batch_tokens: int = Field(default=8192, ge=64, description="Padded tokens of stories in one forward.")
+    audits: bool = Field(default=True, description="Whether POST /audit is served: it costs some hundreds of verdicts.")
 
     max_stories: int = Field(default=1024, ge=1, description="Stories in one request.")
     max_story_chars: int = Field(default=100_000, ge=1, description="A longer story gets a `refused` verdict.")
     max_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024, description="A larger request is answered 413.")
-    slice_stories: int = Field(
-        default=32, ge=1, description="Stories judged in one go; HTTP and queue take turns between slices."
-    )
     lease_s: float = Field(default=30.0, gt=0.0, description="How long a queued batch is ours before another may try.")
     max_deliveries: int = Field(default=5, ge=1, description="Attempts at a queued batch before its stories fail.")
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="Lines for people, or one JSON object a line."
+    )
 
-    @field_validator("redis_url", "teacher_revision")
+    @field_validator("redis_url", "teachers_file", mode="before")
     @classmethod
-    def _empty_is_unset(cls, value: str | None) -> str | None:
+    def _unset_where_empty(cls, value: object) -> object:
         # `FABULA_REDIS_URL=` in a compose file means "none".
-        return value or None
+        return None if value == "" else value
 
     @model_validator(mode="after")
     def _teacher_is_known(self) -> Self:
-        parse_teacher(self.teacher)
+        if self.teachers_file is None or ":" in self.teacher or self.teacher in BACKENDS:
+            _ = self.spec
         return self
 
     @property
-    def backend(self) -> str:
-        """The kind of judge: `rules` or `transformers`."""
-        return parse_teacher(self.teacher)[0]
+    def spec(self) -> TeacherSpec:
+        """The judge that `teacher` names and the settings for it.
 
-    @property
-    def model(self) -> str | None:
-        """Hub name or folder of the judge's model, None for a judge without one."""
-        return parse_teacher(self.teacher)[1]
+        Raises:
+            ValueError: `teacher` is not a judge; it may be a name of the teachers file.
+        """
+        options = {name: getattr(self, name) for name in JudgeSettings.model_fields}
+        return TeacherSpec(judge=self.teacher, **options)

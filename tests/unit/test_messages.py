@@ -156,7 +156,7 @@ def test_weights_that_are_no_distribution_are_refused(values: list[float]) -> No
 )
 def test_a_score_agrees_with_its_probabilities(probabilities: tuple[float, ...], mean: float, why: str) -> None:
     with pytest.raises(ValidationError, match=why):
-        CriterionScore(probabilities=probabilities, mean=mean, mode=0)
+        CriterionScore(probabilities=probabilities, mean=mean, mode=0, entropy=0.0)
 
 
 OK: dict[str, Any] = {

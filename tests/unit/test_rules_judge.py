@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fabula_proto import Story, Verdict, VerdictStatus
-from services.teacher.judges.base import Judge, JudgeUnavailableError
+from services.teacher.judges.base import Judge, JudgeUnavailableError, judge_stories
 from services.teacher.judges.rules import RulesJudge, levels, measure
 from services.teacher.judges.rules.scoring import CRITERIA, distribution
 from services.teacher.rubric import Criterion, Rubric, load_rubric
@@ -17,7 +17,7 @@ CURL_STORY = "Once upon a time, a fox lost his lantern. He asked the owl. They f
 
 
 def judge_one(text: str) -> Verdict:
-    return RulesJudge(load_rubric()).judge([Story(id="s", text=text)])[0]
+    return judge_stories(RulesJudge(load_rubric()), [Story(id="s", text=text)])[0]
 
 
 def rubric_of(*names: str, count: int = 4) -> Rubric:
@@ -27,7 +27,7 @@ def rubric_of(*names: str, count: int = 4) -> Rubric:
 
 def test_verdicts_come_in_order_with_the_identity() -> None:
     judge: Judge = RulesJudge(load_rubric())
-    verdicts = judge.judge([Story(id="b", text=CURL_STORY), Story(id="a", text="")])
+    verdicts = judge_stories(judge, [Story(id="b", text=CURL_STORY), Story(id="a", text="")])
     assert [v.story_id for v in verdicts] == ["b", "a"]
     assert judge.identity.backend == "rules"
     assert judge.identity.mode == "rules"
@@ -68,7 +68,7 @@ def test_a_level_becomes_a_distribution_with_that_mean(level: float, count: int)
 
 
 def test_a_rubric_of_some_known_criteria_is_served() -> None:
-    verdict = RulesJudge(rubric_of("coherence", count=6)).judge([Story(id="s", text=CURL_STORY)])[0]
+    verdict = judge_stories(RulesJudge(rubric_of("coherence", count=6)), [Story(id="s", text=CURL_STORY)])[0]
     assert verdict.criteria is not None
     assert list(verdict.criteria) == ["coherence"]
     assert len(verdict.criteria["coherence"].probabilities) == 6

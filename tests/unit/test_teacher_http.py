@@ -210,7 +210,7 @@ def test_docs_work_offline_and_describe_the_body(client: httpx.Client) -> None:
 def test_a_drain_finishes_what_has_begun_and_takes_nothing_new() -> None:
     judge = WordJudge()
     judge.gate.clear()
-    app = create_app(TeacherSettings(slice_stories=1), judge)
+    app = create_app(TeacherSettings(batch_stories=1), judge)
     with serving(app) as client:
         answers: list[int] = []
 

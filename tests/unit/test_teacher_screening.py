@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fabula_proto import Story, Verdict, VerdictStatus
+from services.teacher.judges.base import judge_stories
 from services.teacher.rubric import load_rubric
 from services.teacher.screening import ScreenedJudge, has_full_sentence, screen, student_words
 from tests.teacher_helpers import WordJudge
@@ -92,10 +93,10 @@ def test_the_judge_sees_only_what_is_worth_judging() -> None:
         Story(id="long", text="The fox ran. " * 20),
         Story(id="bit", text="The fox"),
     ]
-    verdicts = screened.judge(stories)
+    verdicts = judge_stories(screened, stories)
     assert [v.story_id for v in verdicts] == ["empty", "fine", "long", "bit"]
     assert [v.status for v in verdicts] == [VerdictStatus.OK, VerdictStatus.OK, VerdictStatus.REFUSED, VerdictStatus.OK]
     assert judge.calls == [["fine"]]
     assert verdicts[0].total == verdicts[3].total == 0.0
     assert verdicts[0].flags == verdicts[3].flags == ("too_short",)
-    assert screened.judge([]) == []
+    assert judge_stories(screened, []) == []

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from services.teacher.settings import LLAMA, TeacherSettings
+from services.teacher.settings import TeacherSettings
+from services.teacher.spec import LLAMA, parse_judge
 
 DOCS = Path(__file__).parents[2] / "docs" / "teacher.md"
 
@@ -23,8 +24,24 @@ DOCS = Path(__file__).parents[2] / "docs" / "teacher.md"
     ],
 )
 def test_teachers_are_named_by_backend_and_model(teacher: str, backend: str, model: str | None) -> None:
-    settings = TeacherSettings(teacher=teacher)
-    assert (settings.backend, settings.model) == (backend, model)
+    target = parse_judge(teacher)
+    assert (target.backend, target.model, target.url) == (backend, model, None)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "url", "model"),
+    [
+        ("tgi:http://gpu:8080/", "http://gpu:8080", None),
+        ("vllm:https://gpu/base#org/name", "https://gpu/base", "org/name"),
+        ("ollama:llama3.1:8b", "http://127.0.0.1:11434", "llama3.1:8b"),
+        ("openai:gpt-4o-mini", "https://api.openai.com/v1", "gpt-4o-mini"),
+        ("openai:http://localhost:1234/v1#qwen", "http://localhost:1234/v1", "qwen"),
+    ],
+)
+def test_servers_are_named_by_address_and_model(teacher: str, url: str, model: str | None) -> None:
+    target = parse_judge(teacher)
+    assert (target.url, target.model) == (url, model)
+    assert parse_judge(str(target)) == target
 
 
 def test_the_environment_is_read_and_empty_means_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,7 +49,7 @@ def test_the_environment_is_read_and_empty_means_none(monkeypatch: pytest.Monkey
     monkeypatch.setenv("FABULA_REDIS_URL", "")
     monkeypatch.setenv("FABULA_MIN_COVERAGE", "0.25")
     settings = TeacherSettings()
-    assert (settings.model, settings.redis_url, settings.min_coverage) == ("org/name", None, 0.25)
+    assert (settings.spec.target.model, settings.redis_url, settings.min_coverage) == ("org/name", None, 0.25)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +58,11 @@ def test_the_environment_is_read_and_empty_means_none(monkeypatch: pytest.Monkey
         ({"teacher": "gpt:4"}, "unknown backend 'gpt'; known are rules:, transformers:MODEL"),
         ({"teacher": ""}, "unknown backend ''"),
         ({"teacher": "rules:x"}, "takes no model"),
+        ({"teacher": "vllm:"}, "with a URL such as http://localhost:8000"),
+        ({"teacher": "vllm:http://"}, "names no host"),
+        ({"teacher": "openai:http://localhost:1234/v1"}, "names no model; write openai:MODEL"),
+        ({"teacher": "ollama:llama3.1:8b", "mode": "joint"}, "it has: independent, sample"),
+        ({"teacher": "rules:", "mode": "joint"}, "one way only"),
         ({"temperature": 0.0}, "greater than 0"),
         ({"teecher": "rules:"}, "Extra inputs are not permitted"),
     ],

@@ -12,7 +12,7 @@ from transformers import BloomConfig, BloomForCausalLM, LlamaForCausalLM
 
 from fabula_proto import Story, VerdictStatus
 from services.teacher.judges import joint
-from services.teacher.judges.base import JudgeUnavailableError
+from services.teacher.judges.base import JudgeUnavailableError, judge_stories
 from services.teacher.judges.lm import prompt
 from services.teacher.judges.lm.loading import LoadedModel, folder_hash, load_model
 from services.teacher.judges.lm.tokens import StoryTokenizer
@@ -102,8 +102,9 @@ def test_cached_prefix_batch_and_chunks_change_nothing(loaded: LoadedModel) -> N
 
 
 def test_verdicts_keep_order_over_small_batches(loaded: LoadedModel) -> None:
-    whole = TransformersJudge(loaded, RUBRIC).judge(STORIES)
-    in_pieces = TransformersJudge(loaded, RUBRIC, JudgeOptions(batch_tokens=64)).judge(STORIES)
+    whole = judge_stories(TransformersJudge(loaded, RUBRIC), STORIES)
+    judge = TransformersJudge(loaded, RUBRIC)
+    in_pieces = [judge_stories(judge, [story])[0] for story in STORIES]
     assert [v.story_id for v in whole] == [s.id for s in STORIES]
     assert [v.total for v in whole] == pytest.approx([v.total for v in in_pieces], abs=1e-4)
     assert len({round(v.total or 0.0, 6) for v in whole}) == len(STORIES)
@@ -118,7 +119,12 @@ def test_temperature_is_applied_to_conditionals_and_named(llama: Path) -> None:
     at_one, tempered = cold.answer_logprobs(prompts_of(cold))
     torch.testing.assert_close(tempered, expected)
     torch.testing.assert_close(at_one, plain.answer_logprobs(prompts_of(plain))[0])
-    peaks = [max(v.criteria["creativity"].probabilities) for j in (plain, cold) for v in j.judge(STORIES) if v.criteria]
+    peaks = [
+        max(v.criteria["creativity"].probabilities)
+        for j in (plain, cold)
+        for v in judge_stories(j, STORIES)
+        if v.criteria
+    ]
     assert min(peaks[4:]) > max(peaks[:4])
 
 
@@ -128,7 +134,7 @@ def test_an_untrained_model_is_named_as_one_and_coverage_is_a_setting(llama: Pat
     assert "untrained" in note
     strict = TransformersJudge(model, RUBRIC, JudgeOptions(min_coverage=0.5))
     assert strict.notes == ()
-    verdicts = strict.judge(STORIES)
+    verdicts = judge_stories(strict, STORIES)
     assert {v.status for v in verdicts} == {VerdictStatus.FAILED}
     assert "less than 0.5" in (verdicts[0].reason or "")
 
@@ -141,7 +147,7 @@ def test_a_model_that_would_say_something_else_fails_by_default(llama: Path, tmp
     model.save_pretrained(folder)
     judge = TransformersJudge(load(folder), RUBRIC)
     assert judge.notes == ()
-    assert {v.status for v in judge.judge(STORIES)} == {VerdictStatus.FAILED}
+    assert {v.status for v in judge_stories(judge, STORIES)} == {VerdictStatus.FAILED}
 
 
 def test_control_text_in_a_story_stays_text(loaded: LoadedModel) -> None:
@@ -186,7 +192,9 @@ def test_the_prompt_is_the_templates_own_with_one_beginning(loaded: LoadedModel)
 
 
 def test_a_story_beyond_the_context_is_refused_alone(llama: Path) -> None:
-    verdicts = TransformersJudge(load(llama), RUBRIC).judge([Story(id="long", text="far away " * 2000), STORIES[0]])
+    verdicts = judge_stories(
+        TransformersJudge(load(llama), RUBRIC), [Story(id="long", text="far away " * 2000), STORIES[0]]
+    )
     assert [v.status for v in verdicts] == [VerdictStatus.REFUSED, VerdictStatus.OK]
     assert "has room for" in (verdicts[0].reason or "")
 
@@ -199,7 +207,7 @@ def test_other_rubrics_make_other_trees(llama: Path) -> None:
             "criteria": [{**c.model_dump(), "levels": tuple("0123456789")} for c in RUBRIC.criteria[:2]],
         }
     )
-    (verdict,) = TransformersJudge(load(llama), two).judge(STORIES[:1])
+    (verdict,) = judge_stories(TransformersJudge(load(llama), two), STORIES[:1])
     assert verdict.criteria is not None
     assert [len(score.probabilities) for score in verdict.criteria.values()] == [10, 10]
     many = Rubric.model_validate(

@@ -1,24 +1,29 @@
-"""From the settings to a judge. Each backend is imported only when it is asked for."""
+"""From a teacher's settings to a judge. Each backend is imported only when it is asked for."""
 
 from services.teacher.judges.base import Judge, JudgeUnavailableError
 from services.teacher.rubric import Rubric
-from services.teacher.settings import TeacherSettings
+from services.teacher.spec import SERVERS, TeacherSpec
 
 
-def build_judge(settings: TeacherSettings, rubric: Rubric) -> Judge:
-    """The judge that `settings.teacher` names. May take minutes: it loads the model.
+def build_judge(spec: TeacherSpec, rubric: Rubric) -> Judge:
+    """The judge that `spec` describes. May take minutes: it loads the model, or waits for a server's first answers.
 
     Raises:
         JudgeUnavailableError: it cannot be had; the message says why and what to do.
     """
-    if settings.backend == "rules":
+    backend = spec.target.backend
+    if backend == "rules":
         from services.teacher.judges.rules import RulesJudge
 
         return RulesJudge(rubric)
+    if backend in SERVERS:
+        from services.teacher.judges.remote import build_remote_judge
+
+        return build_remote_judge(spec, rubric)
     try:
         from services.teacher.judges.transformers_judge import load_transformers_judge
     except ImportError as error:
         cure = "install it with: pip install 'fabula[transformers-judge]'"
-        message = f"teacher {settings.teacher!r} needs {error.name}, which is not here; {cure}"
+        message = f"teacher {spec.judge!r} needs {error.name}, which is not here; {cure}"
         raise JudgeUnavailableError(message) from error
-    return load_transformers_judge(settings, rubric)
+    return load_transformers_judge(spec, rubric)

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from fabula_proto import Story, TeacherIdentity, Verdict, VerdictStatus
 from services.teacher.judges import joint
-from services.teacher.judges.base import JudgeUnavailableError
+from services.teacher.judges.base import Asked, JudgeUnavailableError
 from services.teacher.judges.lm import prompt
 from services.teacher.judges.lm.forward import TreeForward
 from services.teacher.judges.lm.loading import LoadedModel, load_model
 from services.teacher.judges.lm.probe import PROBE, probe
 from services.teacher.judges.lm.tokens import ControlTokenError, StoryTokenizer, answer_tokens
 from services.teacher.rubric import Rubric
-from services.teacher.settings import TeacherSettings
+from services.teacher.spec import TeacherSpec
 
 log = logging.getLogger(__name__)
 
@@ -39,30 +39,19 @@ class JudgeOptions:
 
     temperature: float = 1.0
     min_coverage: float | None = None
-    batch_tokens: int = 8192
     chunk: int = 2048
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """A story as it is put to the model: its place in the request, and its tokens after the prefix."""
-
-    place: int
-    tokens: list[int]
-
-
-def load_transformers_judge(settings: TeacherSettings, rubric: Rubric) -> "TransformersJudge":
+def load_transformers_judge(spec: TeacherSpec, rubric: Rubric) -> "TransformersJudge":
     """Load the model that the settings name and make a judge of it.
 
     Raises:
         JudgeUnavailableError: see `load_model` and `TransformersJudge`.
     """
-    if settings.model is None:
-        raise JudgeUnavailableError(f"teacher {settings.teacher!r} names no model; write transformers:<name or folder>")
-    loaded = load_model(
-        settings.model, revision=settings.teacher_revision, device=settings.device, dtype=settings.dtype
-    )
-    options = JudgeOptions(settings.temperature, settings.min_coverage, settings.batch_tokens)
+    if spec.target.model is None:
+        raise JudgeUnavailableError(f"teacher {spec.judge!r} names no model; write transformers:<name or folder>")
+    loaded = load_model(spec.target.model, revision=spec.teacher_revision, device=spec.device, dtype=spec.dtype)
+    options = JudgeOptions(spec.chosen_temperature, spec.min_coverage)
     return TransformersJudge(loaded, rubric, options)
 
 
@@ -106,24 +95,29 @@ class TransformersJudge:
         """Model, content and number format, rubric, mode."""
         return self._identity
 
-    def judge(self, stories: Sequence[Story]) -> list[Verdict]:
-        """One verdict a story, in order; see `Judge.judge`."""
-        verdicts: dict[int, Verdict] = {}
-        asked = []
-        for place, story in enumerate(stories):
-            try:
-                asked.append(_Asked(place, self.prompt_tokens(story.text)))
-            except ControlTokenError as error:
-                verdicts[place] = _without_numbers(story, VerdictStatus.REFUSED, f"the story is refused: {error}")
-                continue
-            if len(asked[-1].tokens) > self._room:
-                length = len(asked.pop().tokens)
-                reason = f"the story takes {length} tokens, the judge's context has room for {self._room}: shorten it"
-                verdicts[place] = _without_numbers(story, VerdictStatus.REFUSED, reason)
-        for group in self._groups(asked):
-            for item, logprobs_A in zip(group, self._logprobs_or_halve([a.tokens for a in group]), strict=True):
-                verdicts[item.place] = self._verdict(stories[item.place], logprobs_A)
-        return [verdicts[place] for place in range(len(stories))]
+    @property
+    def lanes(self) -> int:
+        """One: the model is in this process."""
+        return 1
+
+    def prepare(self, story: Story) -> Asked | Verdict:
+        """The story's prompt in tokens, or its refusal."""
+        try:
+            tokens = self.prompt_tokens(story.text)
+        except ControlTokenError as error:
+            return _without_numbers(story, VerdictStatus.REFUSED, f"the story is refused: {error}")
+        if len(tokens) > self._room:
+            reason = f"the story takes {len(tokens)} tokens, the judge's context has room for {self._room}: shorten it"
+            return _without_numbers(story, VerdictStatus.REFUSED, reason)
+        return Asked(story, len(tokens) + self.tree.inner, tokens)
+
+    def judge(self, asked: Sequence[Asked]) -> list[Verdict]:
+        """One verdict a story, in order, from one forward pass; see `Judge.judge`."""
+        rows = self._logprobs_or_halve([item.payload for item in asked])
+        return [self._verdict(item.story, row) for item, row in zip(asked, rows, strict=True)]
+
+    def close(self) -> None:
+        """Let go of the prefix; the model goes with the judge."""
 
     def prompt_tokens(self, text: str) -> list[int]:
         """The prompt for a story after the prefix: the fenced story, the reminder, and the turn to answer.
@@ -149,17 +143,6 @@ class TransformersJudge:
             return plain, plain
         edges = joint.edge_logprobs_BN(logits, self.tree, self.options.temperature)
         return plain, joint.answer_logprobs_BA(edges, self.tree)
-
-    def _groups(self, asked: list[_Asked]) -> list[list[_Asked]]:
-        """Stories of similar length together, within the budget of padded tokens; a very long one alone."""
-        groups: list[list[_Asked]] = []
-        for item in sorted(asked, key=lambda item: len(item.tokens)):
-            tokens = (len(item.tokens) + self.tree.inner) * (len(groups[-1]) + 1 if groups else 1)
-            if groups and tokens <= self.options.batch_tokens and len(item.tokens) <= self.options.chunk:
-                groups[-1].append(item)
-            else:
-                groups.append([item])
-        return groups
 
     def _logprobs_or_halve(self, prompts: list[list[int]]) -> list[tuple[Tensor, Tensor] | None]:
         """Rows of `answer_logprobs` on the CPU. Out of memory, the batch is halved once; None where even that fails."""

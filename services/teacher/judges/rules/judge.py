@@ -6,7 +6,7 @@ from functools import cache
 from importlib import resources
 
 from fabula_proto import Story, TeacherIdentity, Verdict
-from services.teacher.judges.base import JudgeUnavailableError
+from services.teacher.judges.base import Asked, JudgeUnavailableError
 from services.teacher.judges.rules.classes import PACKAGE
 from services.teacher.judges.rules.measures import measure
 from services.teacher.judges.rules.scoring import CRITERIA, distribution, levels
@@ -62,9 +62,21 @@ class RulesJudge:
         """Backend `rules`; the revision changes with any rule, constant or data file."""
         return self._identity
 
-    def judge(self, stories: Sequence[Story]) -> list[Verdict]:
+    @property
+    def lanes(self) -> int:
+        """One: Python runs one at a time."""
+        return 1
+
+    def prepare(self, story: Story) -> Asked:
+        """Nothing to make ready. The cost is in words, which is what the rules' time goes with."""
+        return Asked(story, max(1, story.text.count(" ")))
+
+    def judge(self, asked: Sequence[Asked]) -> list[Verdict]:
         """One verdict a story, in order; always ok."""
-        return [self._verdict(story) for story in stories]
+        return [self._verdict(item.story) for item in asked]
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def _verdict(self, story: Story) -> Verdict:
         measures = measure(story.text)
