@@ -54,16 +54,19 @@ class Pending:
 
 
 class Link:
-    """Redis commands with one retry policy: a lost connection is tried again for `patience_s`, a refusal never."""
+    """Redis commands with one retry policy: a lost connection is tried again for `patience_s`, a refusal never.
 
-    def __init__(self, url: str, *, patience_s: float = 30.0):
+    A command that has no reply after `timeout_s` counts as a lost connection; blocking reads need the default.
+    """
+
+    def __init__(self, url: str, *, patience_s: float = 30.0, timeout_s: float = SOCKET_TIMEOUT_S):
         try:
             # No retries inside the client: it would repeat a publish without a word.
             self._redis = redis.Redis.from_url(
                 url,
                 protocol=2,
-                socket_timeout=SOCKET_TIMEOUT_S,
-                socket_connect_timeout=CONNECT_TIMEOUT_S,
+                socket_timeout=timeout_s,
+                socket_connect_timeout=min(CONNECT_TIMEOUT_S, timeout_s),
                 retry=Retry(NoBackoff(), 0),
             )
         except ValueError as error:
@@ -126,6 +129,22 @@ class Link:
         """One field of a hash as text, or None."""
         reply: Any = self.retrying(f"read {key}", lambda: self._redis.hget(key, field))
         return None if reply is None else reply.decode("utf-8", errors="replace")
+
+    def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """The values of keys, in order and in one command; None for a key that is not there."""
+        reply: Any = self.retrying(f"read {keys[0]}", lambda: self._redis.mget(keys))
+        return list(reply)
+
+    def put_many(self, values: Mapping[str, bytes], ttl_s: int | None) -> None:
+        """Set keys in one round trip, not in one transaction; each is forgotten after `ttl_s`, or never for None."""
+
+        def command() -> None:
+            with self._redis.pipeline(transaction=False) as pipe:
+                for key, value in values.items():
+                    pipe.set(key, value, ex=ttl_s)
+                pipe.execute()
+
+        self.retrying(f"write {next(iter(values))}", command)
 
     def ensure_group(self, stream: str, group: str) -> None:
         """Create the group, and the stream where it is missing, from the first entry on: work waits for workers."""
@@ -219,6 +238,8 @@ class Link:
                         "start one there, or give the address of one that runs"
                     ) from error
                 log.warning("%s: lost %s (%s); trying again%s", what, self.address, error, on_repeat)
+            except redis.OutOfMemoryError as error:
+                raise self._refused(what, error, "give it more memory, or remove keys that nobody needs") from error
             except redis.ResponseError as error:
                 if str(error).startswith(("NOGROUP", "UNBLOCKED")):
                     raise GroupMissingError(f"cannot {what} at {self.address}: {error}; create the group") from error
