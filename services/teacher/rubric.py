@@ -30,7 +30,11 @@ class Criterion(BaseModel):
 
 
 class Rubric(BaseModel):
-    """A versioned rubric. Whatever can change a verdict is in it; its hash is part of the identity."""
+    """A versioned rubric. Whatever can change a verdict is in it; its hash is part of the identity.
+
+    `instructions` and `reminder` name neither the criteria nor their number: a prompt may hold a single criterion, and
+    how to answer is added to it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -59,6 +63,10 @@ class Rubric(BaseModel):
     def hash(self) -> str:
         """First 12 hexadecimal digits of the SHA-256 of the canonical JSON form."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+
+    def split(self) -> tuple[Self, ...]:
+        """One rubric a criterion, all else the same: what is asked where each criterion is judged alone."""
+        return tuple(self.model_copy(update={"criteria": (criterion,)}) for criterion in self.criteria)
 
     def total(self, criteria: Mapping[str, CriterionScore]) -> float:
         """Sum of the criteria's means, 0..C*(L-1): what the paper reports as the story score (0-9)."""

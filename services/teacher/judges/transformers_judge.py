@@ -16,7 +16,7 @@ from torch import Tensor
 from fabula_proto import Story, TeacherIdentity, Verdict, VerdictStatus
 from services.teacher.judges import joint
 from services.teacher.judges.base import Asked, JudgeUnavailableError
-from services.teacher.judges.lm import prompt
+from services.teacher.judges.lm import prompt, template
 from services.teacher.judges.lm.forward import TreeForward
 from services.teacher.judges.lm.loading import LoadedModel, load_model
 from services.teacher.judges.lm.probe import PROBE, probe
@@ -183,10 +183,10 @@ class TransformersJudge:
         named = zip(self.rubric.criteria, marginals_CL.tolist(), strict=True)
         return self.rubric.verdict(story.id, {c.name: row for c, row in named}, coverage=coverage)
 
-    def _frame(self, loaded: LoadedModel) -> prompt.PromptFrame:
+    def _frame(self, loaded: LoadedModel) -> template.PromptFrame:
         try:
-            return prompt.frame(loaded.tokenizer, self.rubric)
-        except prompt.PromptError as error:
+            return template.frame(loaded.tokenizer, self.rubric)
+        except template.PromptError as error:
             raise JudgeUnavailableError(f"model {loaded.name!r} cannot be asked: {error}") from error
 
     def _build_tree(self, loaded: LoadedModel) -> joint.AnswerTree:

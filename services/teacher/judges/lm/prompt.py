@@ -5,37 +5,12 @@ story itself, which its writer could not know, and the reminder after it has the
 """
 
 import hashlib
-from dataclasses import dataclass
-from typing import Protocol
-
-from jinja2 import TemplateError
 
 from services.teacher.rubric import Rubric
 
-PROMPT_VERSION = "1"  # part of a judge's identity: raise it with every change of this file that changes a prompt
+PROMPT_VERSION = "2"  # part of a judge's identity: raise it with every change of this file that changes a prompt
 SLOT = "FABULA-STORY-SLOT"
-# Some templates put today's date into the prompt, and the verdicts would change overnight.
-TEMPLATE_CONSTANTS = {"date_string": "26 Jul 2024", "enable_thinking": False}
-
-
-class PromptError(ValueError):
-    """The chat template cannot carry the prompt."""
-
-
-class ChatTemplate(Protocol):
-    """What is needed of a tokenizer to write a chat."""
-
-    def apply_chat_template(
-        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool, **constants: object
-    ) -> object: ...
-
-
-@dataclass(frozen=True)
-class PromptFrame:
-    """A rendered prompt around the place of the story: `head` ends, and `tail` begins, inside the user's message."""
-
-    head: str
-    tail: str
+NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 def rubric_text(rubric: Rubric) -> str:
@@ -48,42 +23,28 @@ def rubric_text(rubric: Rubric) -> str:
     return "\n".join(lines).strip()
 
 
+def answer_format(rubric: Rubric) -> str:
+    """How to answer: one number a criterion. It follows the rubric, so that a rubric of one criterion asks for one."""
+    names, top = [criterion.name for criterion in rubric.criteria], rubric.levels - 1
+    if len(names) == 1:
+        return f"Answer with one whole number from 0 to {top}, for {names[0]}. Write nothing else."
+    count = NUMBERS[len(names) - 1] if len(names) <= len(NUMBERS) else len(names)
+    return (
+        f"Answer with {count} whole numbers from 0 to {top}, separated by single spaces, in this order: "
+        f"{', '.join(names)}. Write nothing else."
+    )
+
+
 def messages(rubric: Rubric, *, system: bool) -> list[dict[str, str]]:
     """The chat with SLOT where the story goes; without a system message where a template knows none."""
     rules = rubric_text(rubric)
     question = (
-        f"The student's story stands between two lines that carry the same code.\n{SLOT}\n{rubric.reminder.strip()}"
+        f"The student's story stands between two lines that carry the same code.\n{SLOT}\n"
+        f"{rubric.reminder.strip()} {answer_format(rubric)}"
     )
     if system:
         return [{"role": "system", "content": rules}, {"role": "user", "content": question}]
     return [{"role": "user", "content": f"{rules}\n\n{question}"}]
-
-
-def frame(template: ChatTemplate, rubric: Rubric) -> PromptFrame:
-    """Render the chat up to where the model answers.
-
-    Raises:
-        PromptError: the template is broken, loses or repeats the story, or puts the rubric behind it.
-    """
-    try:
-        try:
-            return _rendered(template, rubric, system=True)
-        except TemplateError:
-            return _rendered(template, rubric, system=False)  # Gemma's, for one, knows no system role
-    except TemplateError as error:
-        raise PromptError(f"the chat template is broken ({error}); mend it or use another") from error
-
-
-def _rendered(template: ChatTemplate, rubric: Rubric, *, system: bool) -> PromptFrame:
-    text = template.apply_chat_template(
-        messages(rubric, system=system), tokenize=False, add_generation_prompt=True, **TEMPLATE_CONSTANTS
-    )
-    head, *tails = str(text).split(SLOT)
-    if len(tails) != 1:
-        raise PromptError(f"the chat template shows the story {len(tails)} times instead of once; use another template")
-    if rubric.criteria[-1].levels[-1].strip() not in head:
-        raise PromptError("the chat template leaves out the system message or puts it last; use another template")
-    return PromptFrame(head=head, tail=tails[0])
 
 
 def fenced(story: str) -> str:
