@@ -5,9 +5,9 @@ mode) and the story's text, each preceded by its length: another rubric, mode or
 pass for a part of the identity. A story's id and prompt are left out, since its text alone is judged. Neither keys nor
 values tell what a story says.
 
-A value is the verdict without its story's id, as JSON without defaults, deflated. Numbers come back bit for bit. Measured,
-bytes on average: 418 for three criteria of four random probabilities and a halo each (737 without zlib), 293 for the
-rules judge on 300 TinyStories (545 without); Redis 6.2 takes 635 for one of the former, key included.
+A value is the verdict without its story's id, as JSON without defaults, deflated. Numbers come back bit for bit.
+Measured, bytes on average: 418 for three criteria of four random probabilities and a halo each (737 without zlib), 293
+for the rules judge on 300 TinyStories (545 without); Redis 6.2 takes 635 for one of the former, key included.
 
 The cache may fail without harm: while Redis is away, nothing is remembered and every story is judged.
 """
