@@ -2,8 +2,8 @@
 
 import pytest
 
+from services.teacher.audit import stories
 from services.teacher.judges.rules import measure
-from services.teacher.judges.rules.attacks import stories
 from services.teacher.judges.rules.grammar import slips
 from services.teacher.judges.rules.lexicon import model
 from services.teacher.judges.rules.measures import Measures
