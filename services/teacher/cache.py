@@ -1,9 +1,9 @@
 """Verdicts remembered in Redis, so that a teacher does not judge the same text twice.
 
-A key is `fabula:verdict:` and the SHA-256 of the teacher's identity (backend, model and revision, rubric with its hash,
-mode) and the story's text, each preceded by its length: another rubric, mode or model is another key, and no text can
-pass for a part of the identity. A story's id and prompt are left out, since its text alone is judged. Neither keys nor
-values tell what a story says.
+A key is `fabula:verdict:` and the SHA-256 of the flags' version, the teacher's identity (backend, model and revision,
+rubric with its hash, mode) and the story's text, each preceded by its length: another rubric, mode or model is another
+key, and no text can pass for a part of the identity. A story's id and prompt are left out, since its text alone is
+judged. Neither keys nor values tell what a story says.
 
 A value is the verdict without its story's id, as JSON without defaults, deflated. Numbers come back bit for bit.
 Measured, bytes on average: 418 for three criteria of four random probabilities and a halo each (737 without zlib), 293
@@ -25,6 +25,7 @@ from pydantic import ValidationError
 
 from fabula_proto import Story, TeacherIdentity, Verdict, VerdictStatus
 from fabula_proto.streams import Store, TransportError
+from services.teacher.flags import FLAGS_VERSION
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +164,8 @@ class VerdictCache:
 
 
 def _keys(identity: TeacherIdentity, stories: Sequence[Story]) -> list[str]:
-    teacher = hashlib.sha256(_with_length(json.dumps(identity.model_dump(), sort_keys=True)))
+    teacher = hashlib.sha256(_with_length(FLAGS_VERSION))
+    teacher.update(_with_length(json.dumps(identity.model_dump(), sort_keys=True)))
     keys = []
     for story in stories:
         digest = teacher.copy()

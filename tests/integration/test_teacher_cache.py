@@ -110,6 +110,13 @@ def test_an_edit_of_the_rubric_misses(redis_url: str) -> None:
         assert cache.get_many(IDENTITY.model_copy(update={"rubric_hash": edited.hash}), [FOX]) == [None]
 
 
+def test_other_flags_miss(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with cache_at(redis_url) as cache:
+        cache.put_many(IDENTITY, [(FOX, verdict(FOX))])
+        monkeypatch.setattr("services.teacher.cache.FLAGS_VERSION", "another")
+        assert cache.get_many(IDENTITY, [FOX]) == [None]
+
+
 def test_any_string_can_be_a_story(redis_url: str) -> None:
     texts = ["", " ", "a", "a ", "a\x00", "\ud83e", "\U0001f98a", "\\ud83e", "}", "x" * 100_000]
     stories = [Story(id=str(i), text=text) for i, text in enumerate(texts)]
