@@ -1,0 +1,63 @@
+"""Ollama's dialect, written from its sources and documentation: 0.12.11 or later, which gives log-probabilities.
+
+- `/api/chat` with `logprobs` and `top_logprobs` 20. They are a softmax of the raw logits: neither the sampling options
+  nor a `format` change them. No `format` is asked for: it would make the answer a JSON string.
+- `truncate` and `shift` are off: by default a prompt beyond the context loses its beginning without a word.
+- Every sampling option is sent: what is left out comes from the model's Modelfile. `think` is off where a model can.
+- The revision is the digest of the model (`/api/tags`).
+"""
+
+from typing import Any
+
+from services.teacher.judges.remote.chat import TOP, Ask, ChatDialect, need_model
+from services.teacher.judges.remote.dialect import Description, DialectError
+from services.teacher.judges.remote.fields import as_dict, limit_at, rows, text_at
+
+NEUTRAL = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0}
+
+
+class OllamaDialect(ChatDialect):
+    """See the module."""
+
+    backend = "ollama"
+    _thinks = False
+
+    async def describe(self) -> Description:
+        """See `Dialect`."""
+        name = need_model(self.model)
+        held = {text_at(model, "name"): as_dict(model) for model in rows(await self.http.get("/api/tags"), "models")}
+        found = held.get(name) or held.get(f"{name}:latest")
+        if found is None:
+            raise DialectError(
+                f"{self.http.url} has no model {name!r}; it has {sorted(held)}: run 'ollama pull {name}'"
+            )
+        shown = as_dict(await self.http.post("/api/show", {"model": name}))
+        self._thinks = "thinking" in (shown.get("capabilities") or ())
+        version = text_at(await self.http.get("/api/version"), "version")
+        digest = str(found.get("digest") or "unknown").removeprefix("sha256:")[:12]
+        return Description(name, f"{digest}+ollama-{version}", await self._context(name))
+
+    async def complete(self, ask: Ask) -> tuple[str, list[Any]]:
+        """See `ChatDialect`."""
+        options = {**NEUTRAL, "num_predict": ask.max_tokens, "temperature": ask.temperature, "seed": ask.seed}
+        asked = {
+            "model": self.model,
+            "messages": ask.messages,
+            "stream": False,
+            "truncate": False,
+            "shift": False,
+            "logprobs": True,
+            "top_logprobs": TOP,
+            "options": options,
+        }
+        if self._thinks:
+            asked["think"] = False
+        answer = as_dict(await self.http.post("/api/chat", asked))
+        return text_at(answer, "message", "content"), answer.get("logprobs") or []
+
+    async def _context(self, name: str) -> int | None:
+        """The context that the model was loaded with, where it is loaded: less than what the model could have."""
+        for model in rows(await self.http.get("/api/ps"), "models"):
+            if as_dict(model).get("name") in (name, f"{name}:latest"):
+                return limit_at(as_dict(model), "context_length")
+        return None

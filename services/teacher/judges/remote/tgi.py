@@ -1,0 +1,158 @@
+"""Text Generation Inference's dialect, written from its sources (3.3, the last; in maintenance since 2025-12).
+
+- Prompt: `/chat_tokenize` renders the chat. `/generate` takes text alone and always adds the special tokens, so a
+  beginning-of-text marker that the template wrote is cut off; `/tokenize`, which does the same, shows what is read.
+  The prompt is tokenised as one text, markers in it are control tokens: the story comes with its own broken.
+- Joint and independent: `/generate` with `max_new_tokens` 1 and `top_n_tokens`, read from `details.top_tokens`.
+  `--max-top-n-tokens` allows 5 unless raised. Log-probabilities are taken after the grammar, so the first question has
+  none. Where an answer's token is not among those that came back and could still matter, the same is asked with a
+  grammar of the answer's tokens: what comes back are the true ratios, and a token in both answers gives their scale.
+- Sample: `grammar: {"type": "regex"}`. A `temperature` of 0 is an error there, none is sent but the judge's.
+
+Why huggingface_hub's client is not used. All of this could go through `AsyncInferenceClient.text_generation` only, and
+that cannot be trusted (2.4.0): after one HTTP 400 that names `model_kwargs`, from whatever server, it drops `details`,
+`grammar` and the like from every later call in the process (the list is kept under the model `None`, which is what a
+client made for an address passes) and answers with plain text; `tests/unit/test_remote_tgi.py` shows it. Nor does it
+know `/chat_tokenize`, `/tokenize` and `/info`. Its `chat_completion` passes all fields on and would do for mode sample
+alone, at the price of a second HTTP library (httpx2) with connections, limits, retries and errors of its own.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from services.teacher.judges.lm.prompt import fenced as fenced_story
+from services.teacher.judges.remote.dialect import Description, DialectError, Draw, Frame, Piece, Sampled
+from services.teacher.judges.remote.fields import as_dict, field, limit_at, rows, text_at
+from services.teacher.judges.remote.http import Http, RequestRefusedError, together
+from services.teacher.judges.remote.tokens import TemplateDialect
+from services.teacher.judges.remote.tree import NEGLIGIBLE, AnswerTree, MalformedAnswerError, Path, Token, checked
+
+TOP = 20  # or as many as --max-top-n-tokens allows
+
+
+class TgiDialect(TemplateDialect):
+    """See the module."""
+
+    backend = "tgi"
+    constrains = True
+
+    def __init__(self, http: Http, model: str | None) -> None:
+        super().__init__(http, model)
+        self._added = 0  # special tokens that the server puts before every text
+        self._top = TOP
+        self._context: int | None = None
+        self._texts: dict[Path, str] = {(): ""}
+
+    async def describe(self) -> Description:
+        """See `Dialect`."""
+        info = as_dict(await self.http.get("/info"))
+        self._context = limit_at(info, "max_input_tokens") or limit_at(info, "max_input_length")
+        one, other = await together(self._all_pieces("a"), self._all_pieces("b"))
+        self._added = next(i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b or a.text)
+        revision = info.get("model_sha") or f"tgi-{info.get('version', 'unknown')}"
+        return Description(text_at(info, "model_id"), str(revision), self._context)
+
+    async def render(self, messages: list[dict[str, str]]) -> str:
+        """See `TemplateDialect`; without the special tokens that the server adds."""
+        text = text_at(await self.http.post("/chat_tokenize", {"messages": messages}), "templated_text")
+        read = await self._all_pieces(text)
+        added, first = read[: self._added], read[self._added : 2 * self._added]
+        if [piece.id for piece in added] == [piece.id for piece in first]:
+            text = text.removeprefix(_text(first))
+        return text
+
+    async def pieces(self, text: str) -> list[Piece]:
+        """See `TemplateDialect`."""
+        return (await self._all_pieces(text))[self._added :]
+
+    async def _all_pieces(self, text: str) -> list[Piece]:
+        found = rows(await self.http.post("/tokenize", {"inputs": text}))
+        return [Piece(int(field(token, "id")), text_at(token, "text")) for token in found]
+
+    async def kept(self, frame: Frame, spelled: list[tuple[Piece, ...]]) -> list[tuple[Piece, ...]]:
+        """See `TemplateDialect`: those that the server reads token by token as they are written behind a prompt."""
+        prompt = frame.head + fenced_story("The fox found a lamp.") + frame.tail
+        start = [piece.id for piece in await self._all_pieces(prompt)]
+        prefixes = {candidate[:i] for candidate in spelled for i in range(1, len(candidate))}
+
+        async def is_read(prefix: tuple[Piece, ...]) -> bool:
+            read = await self._all_pieces(prompt + _text(prefix))
+            return [piece.id for piece in read] == start + [piece.id for piece in prefix]
+
+        ordered = sorted(prefixes, key=str)
+        good = dict(zip(ordered, await together(*map(is_read, ordered)), strict=True))
+        usable = [c for c in spelled if all(good[c[:i]] for i in range(1, len(c)))]
+        for candidate in usable:
+            for i in range(len(candidate) + 1):
+                self._texts[tuple(piece.id for piece in candidate[:i])] = _text(candidate[:i])
+        return usable
+
+    async def prompt(self, frame: Frame, fenced: str, tree: AnswerTree) -> str:
+        """See `Dialect`: text. How many tokens it takes is left to the server, which refuses what is too long."""
+        return frame.head + fenced + frame.tail
+
+    async def next_tokens(self, prompt: Any, paths: Sequence[Path], tree: AnswerTree) -> list[dict[Token, float]]:
+        """See `Dialect`: one request a path, and another where too little came back."""
+        return await together(*(self._next(prompt, path, tree.children[path]) for path in paths))
+
+    async def _next(self, prompt: str, path: Path, wanted: Sequence[Token]) -> dict[Token, float]:
+        inputs = prompt + self._texts[path]
+        found = await self._most_probable(inputs)
+        missing = [token for token in wanted if token not in found]
+        if not missing or len(missing) == len(wanted) or math.exp(min(found.values())) <= NEGLIGIBLE:
+            return found
+        texts = [self._texts[(*path, token)].removeprefix(self._texts[path]) for token in wanted]
+        ratios = await self._most_probable(inputs, f"({'|'.join(texts)})")
+        anchor = max((token for token in wanted if token in found), key=lambda token: found[token])
+        if anchor not in ratios:
+            raise MalformedAnswerError(
+                "with a grammar the server gave none of the tokens that it found probable without"
+            )
+        scale = found[anchor] - ratios[anchor]
+        return found | {token: ratios[token] + scale for token in missing if token in ratios}
+
+    async def _most_probable(self, inputs: str, pattern: str | None = None) -> dict[Token, float]:
+        parameters: dict[str, Any] = {"max_new_tokens": 1, "details": True, "top_n_tokens": self._top}
+        if pattern is not None:
+            parameters["grammar"] = {"type": "regex", "value": pattern}
+        try:
+            answer = await self.http.post("/generate", {"inputs": inputs, "parameters": parameters})
+        except RequestRefusedError as error:
+            limit = re.search(r"top_n_tokens.*<= (\d+)", str(error))
+            if limit is None or not 0 < int(limit[1]) < parameters["top_n_tokens"]:
+                raise
+            self._top = int(limit[1])
+            return await self._most_probable(inputs, pattern)
+        found = rows(answer, "details", "top_tokens", 0)
+        return checked({int(field(token, "id")): field(token, "logprob") for token in found})
+
+    async def sample(self, prompt: Any, draw: Draw) -> Sampled:
+        """See `Dialect`."""
+        parameters: dict[str, Any] = {
+            "max_new_tokens": draw.max_tokens,
+            "do_sample": True,
+            "temperature": draw.temperature,
+            "seed": draw.seed,
+            "grammar": {"type": "regex", "value": draw.pattern},
+        }
+        answer = await self.http.post("/generate", {"inputs": prompt, "parameters": parameters})
+        return Sampled(text_at(answer, "generated_text"))
+
+    async def chat(self, text: str) -> str:
+        """See `Dialect`."""
+        return await self.render([{"role": "user", "content": text}])
+
+    async def look(self, frame: Frame, prompt: Any) -> str:
+        """See `Dialect`: what the server adds in front stands there once; how many tokens it shows."""
+        read = [piece.id for piece in await self._all_pieces(prompt)]
+        if self._added and read[: self._added] == read[self._added : 2 * self._added]:
+            raise DialectError(f"the server reads token {read[0]} twice at the prompt's beginning; mend its template")
+        return (
+            f"{'one BOS' if self._added else 'no BOS'}, the {self._top} most probable tokens and a grammar for the rest"
+        )
+
+
+def _text(pieces: Sequence[Piece]) -> str:
+    return "".join(piece.text for piece in pieces)

@@ -1,0 +1,135 @@
+"""Servers that write their chat template out and tokenise for us: TGI takes text, the others token ids."""
+
+from abc import abstractmethod
+from typing import Any
+
+from services.teacher.judges.lm import prompt
+from services.teacher.judges.remote.dialect import Dialect, DialectError, Frame, Piece, StoryRefusedError
+from services.teacher.judges.remote.http import Http, RequestRefusedError, ServerFaultError, together
+from services.teacher.judges.remote.markers import markers
+from services.teacher.judges.remote.tree import AnswerTree, answer_levels, build_tree
+from services.teacher.rubric import Rubric
+
+# Some templates put today's date into the prompt, and the verdicts would change overnight.
+TEMPLATE_CONSTANTS = {"date_string": "26 Jul 2024", "enable_thinking": False}
+# Only there to see how a tokenizer continues a text.
+ANCHOR = "\n"
+
+
+class TemplateDialect(Dialect):
+    """A server that writes its chat template out and tokenises for us, so that any token can follow the prompt."""
+
+    @abstractmethod
+    async def render(self, messages: list[dict[str, str]]) -> str:
+        """The chat as text, up to where the model answers."""
+
+    @abstractmethod
+    async def pieces(self, text: str) -> list[Piece]:
+        """Tokens of `text` alone, nothing added; whether markers become control tokens is left open."""
+
+    async def frame(self, rubric: Rubric) -> Frame:
+        """See `Dialect`. A template that knows no system role (Gemma's) gets the rubric in the user's message."""
+        try:
+            text = await self.render(prompt.messages(rubric, system=True))
+        except (RequestRefusedError, ServerFaultError):
+            try:
+                text = await self.render(prompt.messages(rubric, system=False))
+            except RequestRefusedError as error:
+                raise DialectError(f"the server's chat template fails ({error}); serve an instruct model") from error
+        head, *tails = text.split(prompt.SLOT)
+        if len(tails) != 1:
+            raise DialectError(f"the chat template shows the story {len(tails)} times instead of once; use another")
+        if rubric.criteria[-1].levels[-1].strip() not in head:
+            raise DialectError("the chat template leaves out the system message or puts it last; use another template")
+        return Frame(head, tails[0])
+
+    async def tree(self, frame: Frame, rubric: Rubric) -> AnswerTree:
+        """See `Dialect`. The same tokenisations as `services.teacher.judges.lm.tokens.answer_tokens` counts."""
+        answers = answer_levels(len(rubric.criteria), rubric.levels)
+        anchor = await self.pieces(ANCHOR)
+        spelled = await together(*(self._spelled(" ".join(map(str, levels)), anchor) for levels in answers))
+        kept = set(await self.kept(frame, [path for paths in spelled for path in paths]))
+        try:
+            return build_tree([{tuple(p.id for p in path) for path in paths if path in kept} for paths in spelled])
+        except ValueError as error:
+            raise DialectError(f"the model's tokenizer cannot spell the answers: {error}") from error
+
+    async def kept(self, frame: Frame, spelled: list[tuple[Piece, ...]]) -> list[tuple[Piece, ...]]:
+        """Those tokenisations of answers that the server can be given after a prompt: all, where it takes ids."""
+        return spelled
+
+    async def _spelled(self, text: str, anchor: list[Piece]) -> list[tuple[Piece, ...]]:
+        found = []
+        for spaced in ("", " "):
+            written = spaced + text
+            alone, after = await together(self.pieces(written), self.pieces(ANCHOR + written))
+            candidates = [alone, after[len(anchor) :]] if after[: len(anchor)] == anchor else [alone]
+            found += [tuple(c) for c in candidates if c and (not spaced or c[0].text.strip())]
+        return [c for c in dict.fromkeys(found) if "".join(piece.text for piece in c).strip() == text]
+
+
+class TokenDialect(TemplateDialect):
+    """A server that takes prompts as token ids: the parts of a prompt are tokenised apart, as in-process judges do.
+
+    Nothing that a story says can join a token of the template, and a story whose tokens are control tokens of the
+    template in spite of `markers.broken` is refused.
+    """
+
+    context: int | None = None
+    _parts: dict[Frame, tuple[list[int], list[int], frozenset[int]]]
+
+    def __init__(self, http: Http, model: str | None) -> None:
+        super().__init__(http, model)
+        self._parts = {}
+
+    @abstractmethod
+    async def story_pieces(self, text: str) -> list[Piece]:
+        """Tokens of untrusted text alone, as far as possible without control tokens."""
+
+    async def head_pieces(self, text: str) -> list[Piece]:
+        """Tokens of a prompt's beginning, with a beginning-of-text token if the model wants one."""
+        return await self.pieces(text)
+
+    async def frame(self, rubric: Rubric) -> Frame:
+        """See `Dialect`."""
+        frame = await super().frame(rubric)
+        names = sorted(set(markers(frame.head + frame.tail)))
+        head, tail, *named = await together(
+            self.head_pieces(frame.head), self.pieces(frame.tail), *(self.pieces(name) for name in names)
+        )
+        control = frozenset(found[0].id for found in named if len(found) == 1)
+        self._parts[frame] = ([p.id for p in head], [p.id for p in tail], control)
+        return frame
+
+    async def prompt(self, frame: Frame, fenced: str, tree: AnswerTree) -> list[int]:
+        """See `Dialect`: token ids."""
+        head, tail, control = self._parts[frame]
+        story = [piece.id for piece in await self.story_pieces(fenced)]
+        if control.intersection(story):
+            raise StoryRefusedError("its text becomes control tokens of the judge's model")
+        ids = [*head, *story, *tail]
+        if self.context is not None and len(ids) + tree.depth > self.context:
+            raise StoryRefusedError(
+                f"its prompt takes {len(ids)} tokens, the server's context has room for {self.context - tree.depth}: "
+                "shorten it"
+            )
+        return ids
+
+    async def look(self, frame: Frame, prompt: Any) -> str:
+        """See `Dialect`: the first two tokens are not the same."""
+        if len(prompt) > 1 and prompt[0] == prompt[1]:
+            raise DialectError(
+                f"the prompt begins with token {prompt[0]} twice: the template writes one and the "
+                "tokenizer adds one; turn one of them off"
+            )
+        return "one BOS at most"
+
+    async def chat(self, text: str) -> list[int]:
+        """See `Dialect`."""
+        rendered = await self.render([{"role": "user", "content": text}])
+        return [piece.id for piece in await self.head_pieces(rendered)]
+
+
+def plain(entry: str) -> str:
+    """A vocabulary entry as text: byte-level and sentencepiece vocabularies write white space their own way."""
+    return entry.replace("Ġ", " ").replace("▁", " ").replace("Ċ", "\n")
