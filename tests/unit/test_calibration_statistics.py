@@ -13,17 +13,19 @@ from scipy import stats
 
 from services.teacher.calibration import statistics
 from services.teacher.calibration.statistics import (
-    bias,
     bootstrap,
-    clusters_of,
     confusion,
     half_splits,
     interval,
+    kappas,
+    moments,
+    once,
     partial_spearman,
     pearson,
+    rank_correlations,
     ranks,
     spearman,
-    split_half,
+    split_halves,
     stepped_up,
     weighted_kappa,
 )
@@ -60,7 +62,7 @@ def textbook_kappa(a: Sequence[int], b: Sequence[int]) -> float:
 
 def test_correlations_equal_scipys_with_ties() -> None:
     x, y, _ = draws(1)
-    assert ranks(x) == pytest.approx(stats.rankdata(x))
+    assert ranks(x)[0] == pytest.approx(stats.rankdata(x))
     assert spearman(x, y) == pytest.approx(stats.spearmanr(x, y).statistic)
     assert pearson(x, y) == pytest.approx(stats.pearsonr(x, y).statistic)
 
@@ -91,11 +93,21 @@ def test_spearman_sees_the_order_alone(pairs: list[tuple[float, float]]) -> None
     assert spearman([-v for v in a], b) == pytest.approx(-rho, nan_ok=True)
 
 
-@given(number_pairs)
-def test_bias_is_what_must_be_added(pairs: list[tuple[float, float]]) -> None:
-    a, b = columns(pairs)
-    assert bias(a, b) == pytest.approx(-bias(b, a))
-    assert bias([v + bias(a, b) for v in a], b) == pytest.approx(0.0, abs=1e-9)
+@given(number_pairs, st.data())
+def test_a_draw_is_the_same_stories_over_again(pairs: list[tuple[float, float]], data: st.DataObject) -> None:
+    """Weights give what repeating the stories would, for every statistic."""
+    times = data.draw(st.lists(st.integers(0, 3), min_size=len(pairs), max_size=len(pairs)).filter(any))
+    repeated = [pair for pair, count in zip(pairs, times, strict=True) for _ in range(count)]
+    weights = np.array([times], dtype=float)
+    (a, b), (x, y) = columns(pairs), columns(repeated)
+    assert ranks(a, weights)[0][np.array(times) > 0] == pytest.approx(
+        np.array([stats.rankdata(x)[x.index(v)] for v, count in zip(a, times, strict=True) if count])
+    )
+    assert rank_correlations([a, b], weights)[0, 0, 1] == pytest.approx(spearman(x, y), nan_ok=True)
+    assert kappas(a, b, weights)[0] == pytest.approx(weighted_kappa(x, y), nan_ok=True)
+    mean, covariance = moments([a, b], weights)
+    assert mean[0] == pytest.approx([np.mean(x), np.mean(y)])
+    assert covariance[0] == pytest.approx(np.cov(x, y, bias=True))
 
 
 @given(whole_pairs)
@@ -119,7 +131,7 @@ def test_partial_correlation_takes_the_common_cause_out() -> None:
 
 
 def test_partial_correlation_is_that_of_residuals() -> None:
-    x, y, z = (ranks(column) for column in draws(4))
+    x, y, z = (ranks(column)[0] for column in draws(4))
 
     def residual(values: statistics.FloatArray) -> statistics.FloatArray:
         slope, intercept = np.polyfit(z, values, 1)
@@ -128,28 +140,31 @@ def test_partial_correlation_is_that_of_residuals() -> None:
     assert partial_spearman(x, y, z) == pytest.approx(pearson(residual(x), residual(y)))
 
 
-def test_bootstrap_is_deterministic_and_holds_the_value() -> None:
-    x, y, _ = (np.asarray(column) for column in draws(3))
-    clusters = clusters_of(range(len(x)))
+def test_bootstrap_is_deterministic_and_holds_the_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y, _ = draws(3)
 
-    def once() -> statistics.FloatArray:
-        return bootstrap(lambda rows: [spearman(x[rows], y[rows])], clusters, rounds=200)
+    def once_more() -> statistics.FloatArray:
+        return bootstrap(lambda weights: rank_correlations([x, y], weights)[:, 0, 1:], range(len(x)), rounds=200)
 
-    low, high = interval(once()[:, 0])
-    assert (once() == once()).all()
+    first = once_more()
+    low, high = interval(first[:, 0])
+    assert first.shape == (200, 1)
     assert low < spearman(x, y) < high
+    monkeypatch.setattr(statistics, "_NUMBERS_AT_ONCE", 3000)
+    assert once_more() == pytest.approx(first)
 
 
-def test_whole_clusters_are_drawn() -> None:
+def test_whole_groups_are_drawn() -> None:
     """Ten copies of each number say no more than one: the interval of the mean is as wide as without the copies."""
     values = np.repeat(np.arange(30.0), 10)
-    clusters = clusters_of([int(v) for v in values])
-    assert [len(c) for c in clusters] == [10] * 30
-    wide, narrow = (
-        interval(bootstrap(lambda rows: [float(values[rows].mean())], groups, rounds=300)[:, 0])
-        for groups in (clusters, clusters_of(range(300)))
-    )
-    assert wide[1] - wide[0] > 2 * (narrow[1] - narrow[0])
+
+    def width(groups: Sequence[int]) -> float:
+        low, high = interval(bootstrap(lambda weights: moments([values], weights)[0], groups, rounds=500)[:, 0])
+        return high - low
+
+    theory = 2 * 1.96 * float(np.arange(30.0).std()) / math.sqrt(30)
+    assert width([int(v) for v in values]) == pytest.approx(theory, rel=0.1)
+    assert width(range(300)) == pytest.approx(theory / math.sqrt(10), rel=0.1)
 
 
 def test_an_interval_needs_the_statistic_in_most_rounds() -> None:
@@ -178,7 +193,7 @@ def test_the_ceiling_finds_the_reliability_that_was_put_in() -> None:
     rng = np.random.default_rng(0)
     truth_N = rng.normal(size=4000)
     ratings_NR = truth_N[:, None] + rng.normal(size=(4000, 4))
-    half = split_half(ratings_NR, half_splits(4))
+    half = float(split_halves(ratings_NR, half_splits(4), once(4000))[0])
     assert stepped_up(half, 2) == pytest.approx(0.8, abs=0.02)
     assert math.sqrt(stepped_up(half, 2)) == pytest.approx(pearson(truth_N, ratings_NR.mean(axis=1)), abs=0.02)
 

@@ -1,13 +1,14 @@
 """Agreement of two columns of numbers, and its bootstrap intervals. Pure numpy; NaN where a number is not defined.
 
-Shapes: N stories, K columns, R raters, L levels.
+Shapes: N stories, B draws, K columns, R raters, L levels, S statistics. A draw is a weight for each story, how often it
+was drawn, so that all draws are computed at once: `weights_BN`. Functions on draws have names in the plural.
 
 - Quadratic weighted kappa (Cohen 1968). With weights (a - b)^2 it is 1 - E[(a - b)^2] / E[(a - b')^2], b' drawn apart
   from a; multiplied out, that is Lin's concordance correlation (1989) with moments over N. Computed so, it needs no
   table and holds for numbers between levels, too.
 - Partial correlation: of first order, on ranks.
 - Split halves: Spearman 1910 and Brown 1910.
-- Bootstrap: percentile intervals over whole clusters (Davison & Hinkley 1997, section 3.8), because the stories of one
+- Bootstrap: percentile intervals over whole groups (Davison & Hinkley 1997, section 3.8), because the stories of one
   prompt are no independent draws.
 """
 
@@ -20,71 +21,91 @@ import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.intp]
 Numbers = Sequence[float] | FloatArray
+Splits = Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
 
 ROUNDS = 1000
 CONFIDENCE = 0.95
 MOST_SPLITS = 200
+_NUMBERS_AT_ONCE = 200_000
 
 
-def ranks(values: Numbers) -> FloatArray:
-    """Ranks from 1; equal values share their mean rank."""
-    _, inverse, counts = np.unique(np.asarray(values, dtype=np.float64), return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(counts) - (counts - 1) / 2.0)[inverse], dtype=np.float64)
+def once(n: int) -> FloatArray:
+    """The draw that holds each of N stories once, 1 x N."""
+    return np.ones((1, n))
 
 
-def correlations(columns: Sequence[Numbers]) -> FloatArray:
-    """Product-moment correlations of every column with every other, K x K; NaN with a column that is constant."""
-    x_KN = np.asarray(columns, dtype=np.float64)
-    scale = np.abs(x_KN).max(axis=1, initial=0.0)
-    x_KN = x_KN - x_KN.mean(axis=1, keepdims=True)
-    norms = np.sqrt((x_KN**2).sum(axis=1))
-    # A constant column has a norm of rounding errors alone.
-    norms[norms <= 1e-12 * np.maximum(scale, 1e-300) * math.sqrt(x_KN.shape[1])] = np.nan
-    unit_KN = x_KN / norms[:, None]
-    return np.asarray(np.clip(unit_KN @ unit_KN.T, -1.0, 1.0), dtype=np.float64)
+def ranks(values: Numbers, weights_BN: FloatArray | None = None) -> FloatArray:
+    """Ranks from 1 in each draw, B x N; equal values share their mean rank. Without weights: B = 1."""
+    weights = once(len(values)) if weights_BN is None else weights_BN
+    _, places, counts = np.unique(np.asarray(values, dtype=np.float64), return_inverse=True, return_counts=True)
+    starts = np.cumsum(counts) - counts
+    drawn = np.add.reduceat(weights[:, np.argsort(places, kind="stable")], starts, axis=1)
+    return np.asarray((np.cumsum(drawn, axis=1) - (drawn - 1.0) / 2.0)[:, places], dtype=np.float64)
 
 
-def rank_correlations(columns: Sequence[Numbers]) -> FloatArray:
-    """Spearman's rank correlations of every column with every other, K x K."""
-    return correlations([ranks(column) for column in columns])
+def moments(columns: Sequence[Numbers], weights_BN: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Means (B x K) and covariances (B x K x K, over N) of K columns in each draw; a column is N or B x N numbers.
+
+    A variance that is nothing but rounding errors is 0.
+    """
+    x_KBN = np.stack([np.broadcast_to(np.asarray(c, dtype=np.float64), weights_BN.shape) for c in columns])
+    weights_B1N = (weights_BN / weights_BN.sum(axis=1, keepdims=True))[:, None, :]
+    x_BKN = x_KBN.transpose(1, 0, 2)
+    mean_BK = (x_BKN * weights_B1N).sum(axis=2)
+    x_BKN = x_BKN - mean_BK[:, :, None]
+    covariance_BKK = (x_BKN * weights_B1N) @ x_BKN.transpose(0, 2, 1)
+    noise_K = (1e-12 * np.abs(x_KBN).max(axis=(1, 2), initial=0.0)) ** 2
+    flat_BK = np.diagonal(covariance_BKK, axis1=1, axis2=2) <= noise_K
+    covariance_BKK[flat_BK[:, :, None] | flat_BK[:, None, :]] = 0.0
+    return mean_BK, covariance_BKK
+
+
+def correlations(columns: Sequence[Numbers], weights_BN: FloatArray) -> FloatArray:
+    """Product-moment correlations of every column with every other, B x K x K; NaN with a column that is constant."""
+    _, covariance_BKK = moments(columns, weights_BN)
+    norms_BK = np.sqrt(np.diagonal(covariance_BKK, axis1=1, axis2=2))
+    norms_BK = np.where(norms_BK > 0.0, norms_BK, np.nan)
+    return np.asarray(np.clip(covariance_BKK / norms_BK[:, :, None] / norms_BK[:, None, :], -1.0, 1.0))
+
+
+def rank_correlations(columns: Sequence[Numbers], weights_BN: FloatArray) -> FloatArray:
+    """Spearman's rank correlations of every column of N with every other, B x K x K."""
+    return correlations([ranks(column, weights_BN) for column in columns], weights_BN)
+
+
+def partials(xy: FloatArray, xz: FloatArray, yz: FloatArray) -> FloatArray:
+    """Correlations of x and y at equal z, from the three; NaN where z leaves nothing to explain."""
+    rest = (1.0 - xz * xz) * (1.0 - yz * yz)
+    return np.asarray(np.clip((xy - xz * yz) / np.sqrt(np.where(rest > 1e-12, rest, np.nan)), -1.0, 1.0))
+
+
+def kappas(a: Numbers, b: Numbers, weights_BN: FloatArray) -> FloatArray:
+    """Quadratic weighted kappa of two columns of whole levels in each draw, B; of other numbers, Lin's concordance."""
+    mean_BK, covariance_BKK = moments([a, b], weights_BN)
+    chance = covariance_BKK[:, 0, 0] + covariance_BKK[:, 1, 1] + (mean_BK[:, 0] - mean_BK[:, 1]) ** 2
+    return np.asarray(2.0 * covariance_BKK[:, 0, 1] / np.where(chance > 1e-24, chance, np.nan))
 
 
 def pearson(x: Numbers, y: Numbers) -> float:
     """Product-moment correlation of two columns of N numbers, -1..1."""
-    return float(correlations([x, y])[0, 1])
+    return float(correlations([x, y], once(len(x)))[0, 0, 1])
 
 
 def spearman(x: Numbers, y: Numbers) -> float:
     """Rank correlation of two columns of N numbers, -1..1."""
-    return float(rank_correlations([x, y])[0, 1])
-
-
-def partial(xy: float, xz: float, yz: float) -> float:
-    """Correlation of x and y at equal z, from the three correlations; NaN where z leaves nothing to explain."""
-    rest = (1.0 - xz * xz) * (1.0 - yz * yz)
-    return max(-1.0, min(1.0, (xy - xz * yz) / math.sqrt(rest))) if rest > 1e-12 else math.nan
+    return float(rank_correlations([x, y], once(len(x)))[0, 0, 1])
 
 
 def partial_spearman(x: Numbers, y: Numbers, given: Numbers) -> float:
     """Rank correlation of x and y at equal `given`, such as log words."""
-    matrix = rank_correlations([x, y, given])
-    return partial(float(matrix[0, 1]), float(matrix[0, 2]), float(matrix[1, 2]))
+    matrix = rank_correlations([x, y, given], once(len(x)))
+    return float(partials(matrix[:, 0, 1], matrix[:, 0, 2], matrix[:, 1, 2])[0])
 
 
 def weighted_kappa(a: Numbers, b: Numbers) -> float:
-    """Quadratic weighted kappa of two columns of N whole levels, -1..1; of other numbers, Lin's concordance."""
-    x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    shift = x.mean() - y.mean()
-    covariance = ((x - x.mean()) * (y - y.mean())).mean()
-    chance = x.var() + y.var() + shift * shift
-    return float(2.0 * covariance / chance) if chance > 1e-24 else math.nan
-
-
-def bias(a: Numbers, b: Numbers) -> float:
-    """Mean of b - a: how much higher b is."""
-    return float((np.asarray(b, dtype=np.float64) - np.asarray(a, dtype=np.float64)).mean())
+    """Quadratic weighted kappa of two columns of N whole levels, -1..1."""
+    return float(kappas(a, b, once(len(a)))[0])
 
 
 def confusion(a: Sequence[int], b: Sequence[int], levels: int) -> list[list[int]]:
@@ -101,27 +122,25 @@ def confusion(a: Sequence[int], b: Sequence[int], levels: int) -> list[list[int]
     return table
 
 
-def clusters_of(keys: Sequence[Hashable]) -> list[IntArray]:
-    """Positions of equal keys together, in order of first appearance."""
-    groups: dict[Hashable, list[int]] = {}
-    for position, key in enumerate(keys):
-        groups.setdefault(key, []).append(position)
-    return [np.asarray(group, dtype=np.intp) for group in groups.values()]
-
-
 def bootstrap(
-    statistics: Callable[[IntArray], Sequence[float]],
-    clusters: Sequence[IntArray],
-    rounds: int = ROUNDS,
-    seed: int = 0,
+    statistics: Callable[[FloatArray], FloatArray], groups: Sequence[Hashable], rounds: int = ROUNDS, seed: int = 0
 ) -> FloatArray:
-    """`statistics` of the drawn positions, (rounds, S): each round draws as many whole clusters as there are.
+    """`statistics` (weights B x N -> B x S) of `rounds` draws, rounds x S. Stories of one group are drawn together.
 
-    Intervals that belong to one table come from one call, so that differences are of the same draws.
+    A draw holds as many groups as there are. Intervals that belong to one table come from one seed, so that
+    differences are of the same draws.
     """
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    places = np.asarray([numbers[group] for group in groups])
     rng = np.random.default_rng(seed)
-    picks = rng.integers(len(clusters), size=(rounds, len(clusters)))
-    return np.asarray([statistics(np.concatenate([clusters[i] for i in row])) for row in picks], dtype=np.float64)
+    shares = np.full(len(numbers), 1.0 / len(numbers))
+    block = max(1, _NUMBERS_AT_ONCE // len(groups))
+    return np.concatenate(
+        [
+            statistics(rng.multinomial(len(numbers), shares, size=min(block, rounds - start))[:, places].astype(float))
+            for start in range(0, rounds, block)
+        ]
+    )
 
 
 def interval(replicates: FloatArray, confidence: float = CONFIDENCE) -> tuple[float, float]:
@@ -134,7 +153,7 @@ def interval(replicates: FloatArray, confidence: float = CONFIDENCE) -> tuple[fl
     return float(low), float(high)
 
 
-def half_splits(raters: int, most: int = MOST_SPLITS, seed: int = 0) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+def half_splits(raters: int, most: int = MOST_SPLITS, seed: int = 0) -> Splits:
     """Pairs of disjoint halves of R // 2 raters each: all of them, or `most` random ones where there are more.
 
     Raises:
@@ -157,13 +176,13 @@ def half_splits(raters: int, most: int = MOST_SPLITS, seed: int = 0) -> list[tup
     ]
 
 
-def split_half(ratings_NR: FloatArray, splits: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> float:
-    """Rank correlation of the means of two halves of the raters, averaged over `splits`."""
+def split_halves(ratings_NR: FloatArray, splits: Splits, weights_BN: FloatArray) -> FloatArray:
+    """Rank correlation of the means of two halves of the raters, averaged over `splits`, in each draw: B."""
     found = [
-        spearman(ratings_NR[:, list(first)].mean(axis=1), ratings_NR[:, list(second)].mean(axis=1))
-        for first, second in splits
+        rank_correlations([ratings_NR[:, list(half)].mean(axis=1) for half in split], weights_BN)[:, 0, 1]
+        for split in splits
     ]
-    return float(np.mean(found))
+    return np.asarray(np.mean(found, axis=0), dtype=np.float64)
 
 
 def stepped_up(half_correlation: float, factor: float) -> float:
