@@ -75,7 +75,7 @@ def build_tree(tokenisations: Sequence[Collection[Path]]) -> AnswerTree:
     inner = {path[:i] for path in leaves for i in range(len(path))}
     for path in sorted(inner, key=lambda path: (len(path), str(path))):
         children[path] = {}
-    if ambiguous := inner & set(leaves):
+    if ambiguous := (inner | {ROOT}) & set(leaves):
         raise ValueError(f"tokens {min(ambiguous, key=str)} are an answer and the beginning of another, or empty")
     for path in leaves:
         for i, token in enumerate(path):
