@@ -1,5 +1,6 @@
 """The only file of the command line that speaks HTTP: readiness of services, and scores from a running teacher."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -47,16 +48,24 @@ def _worker_names(info: httpx.Response) -> list[str]:
     return [str(said[key]) for key in ("worker", "worker_name") if key in said] if isinstance(said, dict) else []
 
 
-def score(url: str, texts: Sequence[str]) -> ScoreResponse:
-    """Ask the teacher at `url` for a verdict on each text.
+def score(url: str, texts: Sequence[str], teachers: Sequence[str] = ()) -> ScoreResponse:
+    """Ask the service at `url` for a verdict on each text, by its own teacher or by `teachers`.
+
+    Waits while the service is too busy, as long as it asks for and TIMEOUT_S in all.
 
     Raises:
         CommandError: it cannot be reached, refuses, or answers something else.
     """
-    request = ScoreRequest(stories=tuple(StoryInput(text=text) for text in texts))
+    request = ScoreRequest(stories=tuple(StoryInput(text=text) for text in texts), teachers=tuple(teachers))
+    body = request.model_dump(exclude_none=True, exclude_defaults=True)
+    gives_up_at = time.monotonic() + TIMEOUT_S
     try:
-        body = request.model_dump(exclude_none=True)
-        response = httpx.post(f"{url.rstrip('/')}/score", json=body, timeout=TIMEOUT_S, trust_env=not is_local(url))
+        while True:
+            response = httpx.post(f"{url.rstrip('/')}/score", json=body, timeout=TIMEOUT_S, trust_env=not is_local(url))
+            pause_s = _asks_to_wait_s(response)
+            if pause_s is None or time.monotonic() + pause_s > gives_up_at:
+                break
+            time.sleep(pause_s)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise CommandError(
             f"no teacher answers at {url} ({error or type(error).__name__}); start one with "
@@ -72,6 +81,12 @@ def score(url: str, texts: Sequence[str]) -> ScoreResponse:
             f"{url}/score does not speak Fabula's protocol ({error.error_count()} wrong values); is it a teacher?",
             exit_code=1,
         ) from error
+
+
+def _asks_to_wait_s(response: httpx.Response) -> float | None:
+    """Seconds that a service without room asks us to wait; none where it has room, or does not say."""
+    asked = response.headers.get("Retry-After", "")
+    return float(asked) if response.status_code == httpx.codes.TOO_MANY_REQUESTS and asked.isdigit() else None
 
 
 def is_local(url: str) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from fabula_proto import Story, TeacherIdentity, Verdict, VerdictStatus
 from services.teacher.calibration import mapped
 from services.teacher.calibration.reward_map import RewardMap, RewardMapError
-from services.teacher.judges.base import JudgeUnavailableError, Noted, Prompting, judge_stories
+from services.teacher.judges.base import Asked, JudgeUnavailableError, Noted, judge_stories
 from services.teacher.rubric import load_rubric
 from services.teacher.screening import ScreenedJudge
 from tests.teacher_helpers import WordJudge
@@ -51,7 +52,7 @@ def test_the_map_is_linear_between_its_knots() -> None:
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=8), st.floats(0, 1), st.floats(0, 1))
 def test_any_map_keeps_order_and_bounds(points: list[tuple[float, float]], a: float, b: float) -> None:
     inner = sorted({x for x, _ in points} - {0.0, 1.0})
-    levels = sorted([0.0, *[y for _, y in points][: len(inner)], 1.0])
+    levels = [0.0, *sorted([y for _, y in points][: len(inner)])]
     levels += [1.0] * (len(inner) + 2 - len(levels))
     reward_map = a_map(knots=tuple(zip([0.0, *inner, 1.0], levels, strict=True)))
     assert 0.0 <= reward_map.apply(min(a, b)) <= reward_map.apply(max(a, b)) <= 1.0
@@ -60,8 +61,9 @@ def test_any_map_keeps_order_and_bounds(points: list[tuple[float, float]], a: fl
 @pytest.mark.parametrize(
     ("knots", "message"),
     [
-        (((0.0, 0.0), (0.5, 1.0)), "knots go from 0.0 to 0.5; expected from 0 to 1"),
-        (((0.0, 0.5), (1.0, 0.4)), "do not rise"),
+        (((0.0, 0.0), (0.5, 1.0)), r"knots go from \(0.0, 0.0\) to \(0.5, 1.0\)"),
+        (((0.0, 0.5), (1.0, 0.9)), "an empty story gets 0 from any teacher"),
+        (((0.0, 0.0), (0.5, 0.5), (1.0, 0.4)), "do not rise"),
         (((0.0, 0.0), (0.5, 0.1), (0.5, 0.2), (1.0, 1.0)), "do not rise"),
         (((0.0, 0.0), (1.0, 1.5)), "less than or equal to 1"),
     ],
@@ -81,7 +83,7 @@ def test_the_file_gives_the_map_back(tmp_path: Path) -> None:
         (None, "cannot be read: No such file"),
         ("{", "file: Invalid JSON"),
         ('{"knots": [[0, 0], [1, 1]]}', "from_teacher: Field required"),
-        (json.dumps(a_map().model_dump() | {"knots": [[0, 1], [1, 0]]}), "do not rise"),
+        (json.dumps(a_map().model_dump() | {"knots": [[0, 0], [0, 1], [1, 1]]}), "do not rise"),
         (json.dumps(a_map().model_dump() | {"slope": 2}), "slope: Extra inputs"),
     ],
 )
@@ -109,15 +111,13 @@ def test_a_mapped_judge_changes_the_reward_alone(tmp_path: Path) -> None:
 
 def test_a_failure_stays_one_and_an_empty_story_stays_zero(tmp_path: Path) -> None:
     class Refusing(WordJudge):
-        def prepare(self, story: Story) -> Verdict:  # type: ignore[override] # narrower: refuses everything
-            return Verdict(story_id=story.id, status=VerdictStatus.REFUSED, reason="too tired")
+        def judge(self, asked: Sequence[Asked]) -> list[Verdict]:
+            return [Verdict(story_id=a.story.id, status=VerdictStatus.REFUSED, reason="too tired") for a in asked]
 
-    path = saved(tmp_path, knots=((0.0, 0.3), (1.0, 1.0)))
-    refused = judge_stories(mapped(Refusing(), path), [story(TWELVE)])[0]
+    screened = ScreenedJudge(Refusing(), load_rubric(), 1000)
+    refused, empty = judge_stories(mapped(screened, saved(tmp_path)), [story(TWELVE), story("")])
     assert (refused.status, refused.reward) == (VerdictStatus.REFUSED, None)
-    # The screen stands before the judge: what it scores 0 does not pass through the map.
-    screened = ScreenedJudge(mapped(WordJudge(), path), load_rubric(), 1000)
-    assert judge_stories(screened, [story("")])[0].reward == 0.0
+    assert (empty.status, empty.reward) == (VerdictStatus.OK, 0.0)
 
 
 def test_a_map_for_another_teacher_is_refused(tmp_path: Path) -> None:
@@ -139,17 +139,10 @@ def test_another_revision_is_noted(tmp_path: Path) -> None:
     assert "fitted for revision 0 and this teacher has 1" in mapped(WordJudge(), older).notes[1]
 
 
-def test_prompts_and_notes_are_passed_on(tmp_path: Path) -> None:
+def test_notes_are_passed_on(tmp_path: Path) -> None:
     class Talking(WordJudge):
         @property
         def notes(self) -> tuple[str, ...]:
             return ("seems untrained",)
 
-        def prompts(self, story: Story) -> tuple[str, ...]:
-            return (f"Judge this: {story.text}",)
-
-    talking = mapped(Talking(), saved(tmp_path))
-    assert isinstance(talking, Prompting)
-    assert talking.prompts(story("Hi.")) == ("Judge this: Hi.",)
-    assert talking.notes[0] == "seems untrained"
-    assert not isinstance(mapped(WordJudge(), saved(tmp_path)), Prompting)
+    assert mapped(Talking(), saved(tmp_path)).notes[0] == "seems untrained"

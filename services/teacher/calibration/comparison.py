@@ -181,7 +181,7 @@ def _agreement(
 def _map(
     a: TeacherIdentity, b: TeacherIdentity, pairs: Sequence[_Pair], created_by: str
 ) -> tuple[MapReport | None, str | None]:
-    # Stories that the screen scores 0 never reach a judge, nor its map.
+    # A story too short to be judged is 0 on both sides, whatever the map.
     fitted = [pair for pair in pairs if not (pair.a.too_short and pair.b.too_short)]
     rewards_a, rewards_b = [pair.a.reward for pair in fitted], [pair.b.reward for pair in fitted]
     try:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fabula_proto import Story, TeacherIdentity, Verdict
 from services.teacher.calibration.reward_map import RewardMap, RewardMapError
-from services.teacher.judges.base import Asked, Judge, JudgeUnavailableError, Noted, Prompting
+from services.teacher.judges.base import Asked, Judge, JudgeUnavailableError, Noted
 
 # A map speaks for a judge that agrees in these. A new revision of the same model keeps its map, with a warning.
 MUST_AGREE = ("backend", "model", "rubric_hash", "mode")
@@ -41,8 +41,6 @@ class MappedJudge:
     def __init__(self, judge: Judge, reward_map: RewardMap) -> None:
         self._judge = judge
         self._map = reward_map
-        if isinstance(judge, Prompting):  # not a method: a judge without prompts must not seem to have some
-            self.prompts = judge.prompts
 
     @property
     def identity(self) -> TeacherIdentity:

@@ -32,8 +32,11 @@ class RewardMap(Message):
 
     @model_validator(mode="after")
     def _rises_over_the_whole_scale(self) -> Self:
-        if (self.knots[0][0], self.knots[-1][0]) != (0.0, 1.0):
-            raise ValueError(f"knots go from {self.knots[0][0]} to {self.knots[-1][0]}; expected from 0 to 1")
+        if self.knots[0] != (0.0, 0.0) or self.knots[-1][0] != 1.0:
+            raise ValueError(
+                f"knots go from {self.knots[0]} to {self.knots[-1]}; expected from (0, 0), because an empty story "
+                "gets 0 from any teacher, to a reward in of 1"
+            )
         for (x0, y0), (x1, y1) in pairwise(self.knots):
             if x1 <= x0 or y1 < y0:
                 raise ValueError(f"knots ({x0}, {y0}) and ({x1}, {y1}) do not rise; a better reward must stay better")
