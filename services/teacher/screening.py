@@ -1,4 +1,5 @@
-"""What every judge is spared: control characters, empty stories, fragments, and texts beyond the limit.
+"""What every judge is spared: control characters, empty stories, fragments, and texts beyond the limit. And what every
+verdict carries, whoever judged: the flags that the story's text raises (services.teacher.flags).
 
 The zero rule of the paper's rubric ("an empty story, or one shorter than a full sentence, must score 0 0 0") is applied
 here, before any model is asked, so that all judges agree on it. A text holds a full sentence when
@@ -14,44 +15,21 @@ each character counts as one.
 import re
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from fabula_proto import Story, TeacherIdentity, Verdict, VerdictStatus
+from services.teacher.flags import flag_names
 from services.teacher.judges.base import Asked, Judge
 from services.teacher.rubric import Rubric
+from services.teacher.student_text import student_words
 
 MIN_WORDS_WITH_MARK = 2
 MIN_WORDS_WITHOUT_MARK = 8
 
-# What tokenizers of students put around a text; a story may arrive with them at its ends.
-STUDENT_MARKERS = ("<s>", "</s>", "<pad>", "<|endoftext|>")
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 # Han, kana, Thai, Lao, Khmer, Myanmar: written without spaces between words.
 _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
 # The look-behind and the possessive quantifiers keep a run of a hundred thousand dots linear.
 _SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’»)\]]*+(?=\s|$)|[。！？｡।॥؟۔።]")
-
-
-def student_words(text: str) -> str:
-    """The student's own words: markers and white space at the ends gone, each control character a space.
-
-    Nothing else is touched. Tabs and line ends stay; markers inside the text stay, for the judge to see.
-    """
-    text = _CONTROL.sub(" ", text)
-    start, end = 0, len(text)
-    while start < end and (step := _edge(text, start, end, at_end=False)):
-        start += step
-    while start < end and (step := _edge(text, start, end, at_end=True)):
-        end -= step
-    return text[start:end]
-
-
-def _edge(text: str, start: int, end: int, *, at_end: bool) -> int:
-    """Length of the white space character or marker at one edge of text[start:end], 0 where there is none."""
-    if text[end - 1 if at_end else start].isspace():
-        return 1
-    found = text.endswith if at_end else text.startswith
-    return next((len(marker) for marker in STUDENT_MARKERS if found(marker, start, end)), 0)
 
 
 def count_words(text: str) -> int:
@@ -84,8 +62,19 @@ def screen(story: Story, rubric: Rubric, max_chars: int) -> Story | Verdict:
     return story if text == story.text else story.model_copy(update={"text": text})
 
 
+@dataclass(frozen=True)
+class _Flagged:
+    """What the inner judge made ready, and the flags that the text raised."""
+
+    asked: Asked
+    flags: tuple[str, ...]
+
+
 class ScreenedJudge:
-    """A judge behind the screen: the inner judge sees only stories that are worth its time."""
+    """A judge behind the screen: the inner judge sees only stories that are worth its time; all verdicts are flagged.
+
+    A flag changes no number. A story that is too long is not read, and has none.
+    """
 
     def __init__(self, judge: Judge, rubric: Rubric, max_chars: int) -> None:
         self._judge = judge
@@ -103,14 +92,30 @@ class ScreenedJudge:
         return self._judge.lanes
 
     def prepare(self, story: Story) -> Asked | Verdict:
-        """The screen first, then the inner judge's own preparation."""
+        """The screen first, then the inner judge's own preparation. `Asked.story` is the story as it was sent."""
         screened = screen(story, self._rubric, self._max_chars)
-        return screened if isinstance(screened, Verdict) else self._judge.prepare(screened)
+        if isinstance(screened, Verdict) and screened.status is VerdictStatus.REFUSED:
+            return screened
+        flags = flag_names(story.text, self._rubric)
+        prepared = screened if isinstance(screened, Verdict) else self._judge.prepare(screened)
+        if isinstance(prepared, Verdict):
+            return _with_flags(prepared, story.text, flags)
+        return Asked(story, prepared.tokens, _Flagged(prepared, flags))
 
     def judge(self, asked: Sequence[Asked]) -> list[Verdict]:
         """One verdict a story, in order; see `Judge.judge`."""
-        return self._judge.judge(asked)
+        flagged: list[_Flagged] = [item.payload for item in asked]
+        verdicts = self._judge.judge([item.asked for item in flagged])
+        return [_with_flags(v, item.asked.story.text, item.flags) for v, item in zip(verdicts, flagged, strict=True)]
 
     def close(self) -> None:
         """Close the inner judge."""
         self._judge.close()
+
+
+def _with_flags(verdict: Verdict, text: str, flags: Sequence[str]) -> Verdict:
+    """The verdict with `flags` beside its own; a judge that calls a long text too short has not understood it."""
+    names = {*verdict.flags, *flags}
+    if "too_short" in names and count_words(text) >= MIN_WORDS_WITHOUT_MARK:
+        names = names - {"too_short"} | {"not_understood"}
+    return verdict.model_copy(update={"flags": tuple(sorted(names))})
