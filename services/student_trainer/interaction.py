@@ -26,6 +26,8 @@ from services.student_trainer.step_records import StepTimes, step_metrics, story
 from services.student_trainer.story_queue import StoryQueue
 from services.student_trainer.words import count_words
 
+MAX_REQUEST_ID = 128  # of StoryBatch
+
 
 class TeacherFailedError(RuntimeError):
     """Too many stories of a batch came back without a verdict. The state before that batch was saved."""
@@ -143,7 +145,13 @@ class _Loop:
                 for index, text in zip(indices, rollout.texts, strict=True)
             )
             batch = StoryBatch(
-                run=self.folder.run, step=step, chunk=number, chunks=len(chunks), policy_version=step, stories=stories
+                run=self.folder.run,
+                step=step,
+                chunk=number,
+                chunks=len(chunks),
+                policy_version=step,
+                stories=stories,
+                request_id=f"{self.folder.run}/{step}/{number}"[-MAX_REQUEST_ID:],
             )
             self.queue.send(batch)
             rollouts.append(rollout)

@@ -1,7 +1,6 @@
 """`python -m services.teacher`: serve one teacher over HTTP and, with a queue, from Redis."""
 
 import argparse
-import logging
 import os
 import signal
 import socket
@@ -13,14 +12,17 @@ from typing import NoReturn
 import uvicorn
 from pydantic import ValidationError
 
+from services.teacher import logs
 from services.teacher.app import create_app
-from services.teacher.rubric import RubricError
 from services.teacher.service import TeacherService
 from services.teacher.settings import TeacherSettings
 
 EPILOG = """\
 environment, each also a setting (see docs/teacher.md):
-  FABULA_TEACHER       rules: (default) or transformers:<hub name or folder>; bare transformers is LLaMA 3.1 8B Instruct
+  FABULA_TEACHER       rules: (default), transformers:<hub name or folder>, tgi:URL, vllm:URL, sglang:URL, llamacpp:URL,
+                       ollama:MODEL, openai:MODEL, or a name of the teachers file; bare `transformers` is LLaMA 3.1 8B
+  FABULA_MODE          joint (default where the judge has it), independent, sample
+  FABULA_TEACHERS_FILE YAML of named teachers, for /score?teacher=NAME and ensembles
   FABULA_RUBRIC        paper (default), or the path of a rubric's YAML file
   FABULA_REDIS_URL     queue to serve as well, such as redis://localhost:6379/0
   FABULA_DEVICE        auto (default), cpu, cuda, ...        FABULA_DTYPE  auto (default), float32, bfloat16, float16
@@ -108,13 +110,13 @@ def explain(error: ValidationError) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; 0 after a drain, 2 for a user's error."""
     given = parse_arguments(arguments)
-    logging.basicConfig(level=given.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         settings = read_settings(given)
+        logs.configure(given.log_level, settings.log_format)
         app = create_app(settings)
     except ValidationError as error:
         fail(explain(error))
-    except (RubricError, ValueError) as error:
+    except ValueError as error:  # a rubric, a teachers file, an address of Redis
         fail(str(error))
     try:
         bound = listen(given.host, given.port)

@@ -51,18 +51,29 @@ def not_ready(reason: str) -> ProblemError:
     return ProblemError(503, "Not ready", reason, retry_after_s=RETRY_AFTER_S)
 
 
-def invalid_request(error: ValidationError) -> ProblemError:
-    """What a body that does not fit ScoreRequest is answered: 400 where it is no JSON, else 422."""
+def busy(reason: str, retry_after_s: int) -> ProblemError:
+    """429: there is no room in the line for these stories."""
+    return ProblemError(429, "No room", reason, retry_after_s=retry_after_s)
+
+
+def describe_problems(descriptions: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
+    """The problem documents that a route may answer with, for the OpenAPI document."""
+    content = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": text, "content": content} for status, text in descriptions.items()}
+
+
+def invalid_request(error: ValidationError, example: str = EXAMPLE) -> ProblemError:
+    """What a body that does not fit its message is answered: 400 where it is no JSON, else 422."""
     details = error.errors(include_url=False)
     if details[0]["type"] == "json_invalid":
         why = str(details[0]["msg"]).removeprefix("Invalid JSON: ")
         if "hex escape" in why:
             why += "; a lone surrogate is no text, replace it first"
-        return ProblemError(400, "Not JSON", f"the body is not JSON ({why}); send {EXAMPLE}")
+        return ProblemError(400, "Not JSON", f"the body is not JSON ({why}); send {example}")
     errors = _field_errors(details)
     shown = "; ".join(f"{error.location}: {error.message}" for error in errors[:MAX_SHOWN])
     more = f"; and {len(errors) - MAX_SHOWN} more" if len(errors) > MAX_SHOWN else ""
-    return ProblemError(422, "Not a score request", f"{shown}{more}; a request is, for example, {EXAMPLE}", errors)
+    return ProblemError(422, "Invalid request", f"{shown}{more}; a request is, for example, {example}", errors)
 
 
 def _field_errors(details: Sequence[Mapping[str, Any]]) -> list[FieldError]:
@@ -86,7 +97,7 @@ def _message(detail: Mapping[str, Any]) -> str:
     shown = value if len(value) <= 80 else value[:77] + "..."
     kind = detail["type"]
     if kind == "extra_forbidden":
-        return f"unknown key with value {shown}; a request has `stories`, a story `text`, `id` and `prompt`"
+        return f"unknown key with value {shown}"
     if kind == "missing":
         return "this key is required and missing"
     if kind == "too_short" and detail["loc"] == ("stories",):
@@ -106,7 +117,9 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101
-        paths = "POST /score, GET /info, /livez, /readyz, /docs, /openapi.json"
+        paths = (
+            "POST /score, /inspect, /audit, GET /, /info, /teachers, /livez, /readyz, /metrics, /docs, /openapi.json"
+        )
         asked = f"{request.method} {request.url.path}"
         details = {
             404: ("Unknown path", f"{asked} is not served here; there are {paths}"),

@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from services.teacher.spec import BACKENDS, JudgeSettings, TeacherSpec
+from services.teacher.spec import BACKENDS, JudgeSettings, TeacherSpec, parse_judge
 
 
 def default_worker_name() -> str:
@@ -58,6 +58,7 @@ class TeacherSettings(JudgeSettings, BaseSettings):
     @model_validator(mode="after")
     def _teacher_is_known(self) -> Self:
         if self.teachers_file is None or ":" in self.teacher or self.teacher in BACKENDS:
+            parse_judge(self.teacher)
             _ = self.spec
         return self
 

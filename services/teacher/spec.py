@@ -141,6 +141,12 @@ class TeacherSpec(JudgeSettings):
 
     judge: str = Field(description=f"Who judges: {', '.join(BACKENDS.values())}.")
 
+    @field_validator("judge")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        parse_judge(value)
+        return value
+
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
         backend = self.target.backend

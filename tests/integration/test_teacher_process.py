@@ -69,7 +69,7 @@ def test_a_language_model_drains_its_batch_on_sigterm(tmp_path: Path, redis_url:
     stories = tuple(Story(id=str(i), text=f"{TALE} It was night {i}.") for i in range(24))
     batch = StoryBatch(run="drain", step=0, chunk=0, chunks=1, policy_version=0, stories=stories)
     with Streams(redis_url) as streams:
-        with process("--redis-url", redis_url, FABULA_TEACHER=f"transformers:{folder}", FABULA_SLICE_STORIES="4") as (
+        with process("--redis-url", redis_url, FABULA_TEACHER=f"transformers:{folder}", FABULA_BATCH_STORIES="4") as (
             _,
             client,
         ):

@@ -169,7 +169,15 @@ def test_probes_and_info_of_a_ready_teacher(client: httpx.Client) -> None:
     assert info["identity"]["backend"] == "words"
     assert [c["levels"] for c in info["rubric"]["criteria"]] == [list(c.levels) for c in rubric.criteria]
     assert info["rubric"]["max_total"] == 9
-    assert info["limits"] == {"max_stories": 50, "max_story_chars": 100_000, "max_body_bytes": 300_000}
+    assert info["limits"] == {
+        "max_stories": 50,
+        "max_story_chars": 100_000,
+        "max_body_bytes": 300_000,
+        "batch_tokens": 8192,
+        "batch_stories": 64,
+        "queued_tokens": 262_144,
+    }
+    assert [(t["name"], t["state"]) for t in info["teachers"]["teachers"]] == [("default", "ready"), ("rules", "idle")]
     assert info["queue"]["enabled"] is False
     assert info["ready"] is True
 
@@ -196,15 +204,15 @@ def test_the_lifespan_builds_the_rules_judge() -> None:
 
 
 def test_docs_work_offline_and_describe_the_body(client: httpx.Client) -> None:
-    page = client.get("/docs").text
-    assert "http://" not in page
-    assert "https://" not in page
-    assert client.get("/", follow_redirects=False).headers["location"] == "/docs"
+    for path in ("/docs", "/", "/playground.js", "/playground.css"):
+        page = client.get(path).text
+        assert "http://" not in page
+        assert "https://" not in page
     api = client.get("/openapi.json").json()
     schemas = api["components"]["schemas"]
     ref = api["paths"]["/score"]["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"]
     assert ref.rpartition("/")[2] in schemas
-    assert {"ScoreRequest", "StoryInput", "ScoreResponse", "Verdict", "Problem"} <= set(schemas)
+    assert {"ScoreRequest", "StoryInput", "ScoreResponse", "Verdict", "Problem", "InspectRequest", "RunTeachers"} <= set(schemas)
 
 
 def test_a_drain_finishes_what_has_begun_and_takes_nothing_new() -> None:

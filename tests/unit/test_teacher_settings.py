@@ -80,4 +80,4 @@ def test_settings_are_frozen() -> None:
 
 def test_every_setting_is_documented() -> None:
     text = DOCS.read_text(encoding="utf-8")
-    assert [name for name in TeacherSettings.model_fields if f"| `{name}` |" not in text] == []
+    assert [name for name in TeacherSettings.model_fields if f"| `{name}` " not in text] == []

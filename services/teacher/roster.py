@@ -1,0 +1,132 @@
+"""The named teachers of a service: the settings' own, the rules judge, and those of teachers.yaml.
+
+teachers:
+  llama:
+    judge: vllm:http://gpu-7:8000
+    mode: joint
+  small:
+    judge: transformers:HuggingFaceTB/SmolLM2-360M-Instruct
+  panel:
+    ensemble: [llama, small]
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from services.teacher.settings import TeacherSettings
+from services.teacher.spec import TeacherSpec
+
+DEFAULT = "default"
+RULES = "rules"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+
+class RosterError(ValueError):
+    """The teachers file cannot be used; the message says what and how to mend it."""
+
+
+class UnknownTeacherError(LookupError):
+    """A name that no teacher has; the message lists those that there are."""
+
+
+class EnsembleSpec(BaseModel):
+    """Teachers that judge together; each of them is a teacher by itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ensemble: tuple[str, ...] = Field(min_length=2, max_length=16)
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    teachers: dict[Annotated[str, Field(pattern=NAME)], dict[str, Any]]
+
+
+class Roster:
+    """Who can be asked for by name. Immutable."""
+
+    def __init__(self, teachers: Mapping[str, TeacherSpec], ensembles: Mapping[str, EnsembleSpec]) -> None:
+        self.teachers = dict(teachers)
+        self.ensembles = dict(ensembles)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names, the service's own teacher first."""
+        return (*self.teachers, *self.ensembles)
+
+    def members(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The single teachers behind `names`, ensembles taken apart, each once; nothing asked for is the default.
+
+        Raises:
+            UnknownTeacherError: nobody has such a name.
+        """
+        members: list[str] = []
+        for name in names or (DEFAULT,):
+            if name not in self.teachers and name not in self.ensembles:
+                raise UnknownTeacherError(f"no teacher has the name {name[:80]!r}; there are {', '.join(self.names)}")
+            members += self.ensembles[name].ensemble if name in self.ensembles else (name,)
+        return tuple(dict.fromkeys(members))
+
+
+def read_roster(settings: TeacherSettings) -> Roster:
+    """The teachers that the settings and their teachers file name.
+
+    Raises:
+        RosterError: the file cannot be read, or is not a teachers file; or the default teacher is none of it.
+    """
+    teachers, ensembles = _read_file(settings.teachers_file) if settings.teachers_file else ({}, {})
+    if settings.teacher in ensembles:
+        raise RosterError(
+            f"teacher {settings.teacher!r} is an ensemble; the default is one teacher: ask for the ensemble by name, "
+            f"or put a run on it with PUT /runs/RUN/teacher"
+        )
+    try:
+        own = teachers.get(settings.teacher) or settings.spec
+    except ValidationError as error:
+        raise RosterError(
+            f"{_why(error)}; {settings.teachers_file} names: {', '.join(teachers) or 'nobody'}"
+        ) from error
+    return Roster({DEFAULT: own, RULES: TeacherSpec(judge="rules:", rubric=own.rubric), **teachers}, ensembles)
+
+
+def _read_file(path: str) -> tuple[dict[str, TeacherSpec], dict[str, EnsembleSpec]]:
+    try:
+        rows = _File.model_validate(yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))).teachers
+    except (OSError, UnicodeDecodeError) as error:
+        raise RosterError(
+            f"teachers file {path!r} cannot be read ({error}); unset FABULA_TEACHERS_FILE or mend it"
+        ) from error
+    except (yaml.YAMLError, ValidationError) as error:
+        raise RosterError(f"teachers file {path!r} is not one: {_why(error)}; see docs/teacher.md") from error
+    if reserved := sorted({DEFAULT, RULES} & set(rows)):
+        raise RosterError(
+            f"teachers file {path!r} names {reserved}, which the service names itself; choose another name"
+        )
+    teachers: dict[str, TeacherSpec] = {}
+    ensembles: dict[str, EnsembleSpec] = {}
+    for name, row in rows.items():
+        try:
+            if "ensemble" in row:
+                ensembles[name] = EnsembleSpec.model_validate(row)
+            else:
+                teachers[name] = TeacherSpec.model_validate(row)
+        except ValidationError as error:
+            raise RosterError(f"teachers file {path!r}, teacher {name}: {_why(error)}") from error
+    known = {DEFAULT, RULES, *teachers}
+    for name, spec in ensembles.items():
+        if missing := [member for member in spec.ensemble if member not in known]:
+            raise RosterError(f"teachers file {path!r}, ensemble {name}: {missing} are no teachers of it")
+    return teachers, ensembles
+
+
+def _why(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return " ".join(str(error).split())
+    return "; ".join(
+        f"{'.'.join(map(str, d['loc'])) or 'file'}: {d['msg'].removeprefix('Value error, ')}" for d in error.errors()
+    )
