@@ -15,6 +15,8 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from services.teacher.judges.lm.loading import LoadedModel, load_model, load_tokenizer
+
 HEADERS = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|end_of_text|>")
 LLAMA_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n"
@@ -33,6 +35,9 @@ PLAIN_TEMPLATE = (
 )
 # Llama 3's splitting: a space never joins a number.
 LLAMA_SPLIT = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+# Two numbers and the space between them are one piece, as in vocabularies that learnt short lists of numbers.
+PAIRS_SPLIT = r"\d \d|" + LLAMA_SPLIT
+PAIRS = " and ".join(f"{a} {b}" for a in range(4) for b in range(4))
 CORPUS = (
     "Once upon a time a fox lost his lantern. He asked the owl, who knew the night. They found it at dawn.",
     "Grade the student's story on readability, coherence and creativity: 2 1 3, 0 0 0, 3 3 2, 1 2 1. Write numbers.",
@@ -57,7 +62,7 @@ def _tokenizer(
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(CORPUS * 4, trainer)
+    tokenizer.train_from_iterator((*CORPUS * 4, *[PAIRS] * 20), trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=template, bos_token=begin, eos_token=end)
 
 
@@ -67,9 +72,13 @@ def _save(folder: Path, model: Any, tokenizer: PreTrainedTokenizerFast) -> Path:
     return folder
 
 
-def make_tiny_llama(folder: Path, seed: int = 0) -> Path:
-    """Write a random two-layer Llama with Llama 3's chat template and way with numbers ("2 1 2" is five tokens)."""
-    tokenizer = _tokenizer(HEADERS, LLAMA_TEMPLATE, split=LLAMA_SPLIT, begin="<|begin_of_text|>", end="<|eot_id|>")
+def make_tiny_llama(folder: Path, seed: int = 0, *, pairs: bool = False) -> Path:
+    """Write a random two-layer Llama with Llama 3's chat template and way with numbers ("2 1 2" is five tokens).
+
+    With `pairs` its tokenizer reads numbers two at a time: "2 1 2" is "2 1", " " and "2".
+    """
+    split = PAIRS_SPLIT if pairs else LLAMA_SPLIT
+    tokenizer = _tokenizer(HEADERS, LLAMA_TEMPLATE, split=split, begin="<|begin_of_text|>", end="<|eot_id|>")
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=64,
@@ -86,13 +95,16 @@ def make_tiny_llama(folder: Path, seed: int = 0) -> Path:
 
 
 def make_tiny_qwen2(folder: Path, seed: int = 0) -> Path:
-    """Write a random two-layer Qwen2 with ChatML, no beginning-of-text token, and added tokens that are not special."""
+    """Write a random two-layer Qwen2 with ChatML, no beginning-of-text token, and added tokens that are not special.
+
+    "2 1 2" is five tokens: transformers gives every Qwen2 its own splitting, whatever the folder says.
+    """
     tokenizer = _tokenizer(CHATML, CHATML_TEMPLATE, split=LLAMA_SPLIT, end="<|im_end|>")
     tokenizer.add_tokens(["<tool_call>", "</tool_call>"])
     config = Qwen2Config(
         vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
+        hidden_size=64,
+        intermediate_size=128,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
@@ -108,8 +120,8 @@ def make_tiny_neox(folder: Path, seed: int = 0) -> Path:
     tokenizer = _tokenizer(("<|endoftext|>",), PLAIN_TEMPLATE, split=None, end="<|endoftext|>")
     config = GPTNeoXConfig(
         vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
+        hidden_size=64,
+        intermediate_size=128,
         num_hidden_layers=2,
         num_attention_heads=4,
         max_position_embeddings=2048,
@@ -117,6 +129,12 @@ def make_tiny_neox(folder: Path, seed: int = 0) -> Path:
         eos_token_id=tokenizer.eos_token_id,
     )
     return _save(folder, _seeded(GPTNeoXForCausalLM, config, seed), tokenizer)
+
+
+def load_tiny(folder: Path, dtype: str = "auto", device: str = "cpu") -> LoadedModel:
+    """The model in `folder`, as the teacher loads it."""
+    tokenizer = load_tokenizer(str(folder), revision=None)
+    return load_model(str(folder), tokenizer, revision=None, device=device, dtype=dtype)
 
 
 def _seeded(kind: Any, config: Any, seed: int) -> Any:

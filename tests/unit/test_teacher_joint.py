@@ -4,8 +4,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import kstest
 
-from services.teacher.judges import joint
+from services.teacher.judges import joint, modes
 
 
 def test_the_papers_answers_make_forty_inner_nodes() -> None:
@@ -89,5 +90,79 @@ def test_a_tree_gives_what_enumeration_gives(criteria: int, levels: int, seed: i
 
 
 def test_entropy_share_of_a_uniform_guess_is_one() -> None:
-    share = joint.entropy_share_B(torch.stack([torch.zeros(8), torch.tensor([50.0] + [0.0] * 7)]))
-    torch.testing.assert_close(share, torch.tensor([1.0, 0.0], dtype=torch.double), atol=1e-6, rtol=0)
+    assert joint.entropy_share(torch.zeros(8)) == pytest.approx(1.0)
+    assert joint.entropy_share(torch.tensor([50.0] + [0.0] * 7)) == pytest.approx(0.0, abs=1e-6)
+
+
+def halos(p: torch.Tensor) -> list[float]:
+    """Halos of one joint distribution, an axis a criterion."""
+    return joint.halos_BC(p.double().log().reshape(1, -1), p.ndim, p.shape[0])[0].tolist()
+
+
+def halo_by_hand(p: torch.Tensor, own: int) -> float:
+    """I(c; others) / H(c), summed cell by cell."""
+    table = p.double().movedim(own, 0).flatten(1)
+    rows, columns = table.sum(1), table.sum(0)
+    information = sum(
+        float(table[i, j] * (table[i, j] / (rows[i] * columns[j])).log())
+        for i in range(table.shape[0])
+        for j in range(table.shape[1])
+        if table[i, j] > 0
+    )
+    entropy = -sum(float(q * q.log()) for q in rows if q > 0)
+    return information / entropy
+
+
+def test_criteria_that_are_independent_have_no_halo() -> None:
+    a, b, c = torch.tensor([0.7, 0.3]), torch.tensor([0.2, 0.8]), torch.tensor([0.5, 0.5])
+    assert halos(torch.einsum("i,j,k->ijk", a, b, c)) == pytest.approx([0.0] * 3, abs=1e-9)
+
+
+def test_copies_have_full_halo_and_a_third_of_them_none() -> None:
+    p = torch.zeros(3, 3, 3)
+    for level, weight in enumerate((0.5, 0.3, 0.2)):
+        p[level, level] = weight * torch.tensor([0.1, 0.6, 0.3])  # the third criterion goes its own way
+    assert halos(p) == pytest.approx([1.0, 1.0, 0.0], abs=1e-9)
+
+
+def test_a_halo_may_need_both_others() -> None:
+    p = torch.zeros(2, 2, 2)
+    for i in range(2):
+        for j in range(2):
+            p[i, j, i ^ j] = 0.25  # any two are independent, and together they settle the third
+    assert halos(p) == pytest.approx([1.0] * 3)
+
+
+def test_a_criterion_without_entropy_or_without_others_has_halo_zero() -> None:
+    p = torch.zeros(2, 2)
+    p[1] = torch.tensor([0.4, 0.6])
+    assert halos(p) == [0.0, 0.0]
+    assert halos(torch.tensor([0.1, 0.2, 0.7])) == [0.0]
+
+
+@given(st.integers(2, 3), st.integers(2, 4), st.integers(0, 1000), st.floats(0.1, 30))
+def test_halo_is_mutual_information_over_entropy(criteria: int, levels: int, seed: int, sharp: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    weights = sharp * torch.randn(levels**criteria, generator=generator, dtype=torch.double)
+    p = weights.softmax(0).view([levels] * criteria)
+    found = halos(p)
+    assert all(0.0 <= share <= 1.0 for share in found)
+    entropies = [-(m * m.log()).sum() for m in joint.marginals_BCL(p.log().reshape(1, -1), criteria, levels)[0]]
+    for own, entropy in enumerate(entropies):
+        if entropy > 1e-6:
+            assert found[own] == pytest.approx(halo_by_hand(p, own), abs=1e-6)
+
+
+def test_draws_split_the_unit_interval_in_proportion() -> None:
+    answers = torch.tensor([0.25, 0.0, 0.5]).log()
+    drawn = [joint.draw(answers, u) for u in (0.0, 0.2499, 0.25, 0.7499, 0.75, 0.999999)]
+    assert drawn == [0, 0, 2, 2, None, None]
+    assert joint.draw(torch.tensor([0.0, 1.0]).log(), 0.0) == 1
+
+
+def test_uniform_numbers_depend_on_seed_and_text_and_fill_the_interval() -> None:
+    numbers = [modes.uniform(seed, text) for seed in range(1000) for text in ("a", "b", "fox\ud800")]
+    assert len(set(numbers)) == 3000
+    assert all(0.0 <= number < 1.0 for number in numbers)
+    assert kstest(numbers, "uniform").pvalue > 0.01
+    assert modes.uniform(1, "a") == modes.uniform(1, "a")

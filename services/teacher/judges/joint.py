@@ -15,11 +15,13 @@ C criteria, L levels, V vocabulary, S tokens of a prompt without its cached pref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import log
 
 import torch
 from torch import Tensor
 
 ROOT = -1
+NO_ENTROPY = 1e-9  # nats; a thousandth of this is rounding in double precision
 
 
 @dataclass(frozen=True)
@@ -122,16 +124,17 @@ def positions_BQ(lengths: Sequence[int], tree: AnswerTree, prefix: int) -> Tenso
     return torch.cat([prompt_BS, tree_BM], dim=1)
 
 
-def edge_logprobs_BN(logits: Tensor, tree: AnswerTree, temperature: float = 1.0) -> Tensor:
+def edge_logprobs_BN(logits: Tensor | Sequence[Tensor], tree: AnswerTree, temperature: float = 1.0) -> Tensor:
     """Log-probability (B, N), in nats, of each edge's token after its parent, the conditionals tempered.
 
     Args:
-        logits: (B, 1+M, V), at the root and then at the inner nodes.
+        logits: a story's (1+M, V) each, at the root and then at the inner nodes.
         tree: the answers.
         temperature: divides the logits before the softmax over the whole vocabulary; 1 leaves them as they are.
     """
-    parents = torch.tensor(tree.parents, device=logits.device) + 1  # the root's logits stand first
-    tokens = torch.tensor(tree.tokens, device=logits.device)
+    device = logits[0].device
+    parents = torch.tensor(tree.parents, device=device) + 1  # the root's logits stand first
+    tokens = torch.tensor(tree.tokens, device=device)
     rows = []
     for logits_KV in logits:  # a story at a time: float32 copies of a large vocabulary for a whole batch fill a GPU
         scaled = logits_KV.float() / temperature
@@ -164,8 +167,35 @@ def marginals_BCL(answers: Tensor, criteria: int, levels: int) -> Tensor:
     return torch.stack([joint.sum(dim=[other for other in every if other != own]) for own in every], dim=1)
 
 
-def entropy_share_B(logits: Tensor) -> Tensor:
-    """Entropy (B,) of the next token by logits (B, V), as a share of the largest possible one, ln V."""
-    logprobs = logits.double().log_softmax(dim=-1)
-    entropy = -(logprobs.exp() * logprobs).sum(dim=-1)
-    return entropy / torch.tensor(float(logits.shape[-1])).log().double().to(entropy.device)
+def halos_BC(answers: Tensor, criteria: int, levels: int) -> Tensor:
+    """How much each criterion leans on the others, (B, C) in 0..1, from the answers' log-probabilities (B, A).
+
+    The mutual information between a criterion's level and the other criteria's levels together, as a share of its
+    entropy: 0 where they are independent, 1 where the others settle it, and 0 where it has no entropy to explain.
+    """
+    joint = answers.double().softmax(dim=-1)
+    shape = [len(joint), *[levels] * criteria]
+    every = torch.special.entr(joint).sum(dim=-1)
+    shares = []
+    for own in range(1, criteria + 1):
+        table_BLO = joint.view(shape).movedim(own, 1).reshape(len(joint), levels, -1)
+        entropy = torch.special.entr(table_BLO.sum(dim=2)).sum(dim=-1)
+        others = torch.special.entr(table_BLO.sum(dim=1)).sum(dim=-1)
+        share = ((entropy + others - every) / entropy.clamp(min=NO_ENTROPY)).clamp(0.0, 1.0)
+        shares.append(share.where(entropy > NO_ENTROPY, 0.0))
+    return torch.stack(shares, dim=1)
+
+
+def draw(answers: Tensor, uniform: float) -> int | None:
+    """The answer that `uniform`, a number in [0, 1), picks by log-probabilities (A,); None: it is no valid answer.
+
+    What sampling token after token gives: an answer comes with its tokens' product, and something else with the rest.
+    """
+    reached = answers.double().exp().cumsum(dim=0)
+    index = int(torch.searchsorted(reached, torch.tensor(uniform, dtype=torch.double), right=True))
+    return index if index < len(answers) else None
+
+
+def entropy_share(logits: Tensor) -> float:
+    """Entropy of the next token by logits (V,), as a share of the largest possible one, ln V."""
+    return float(torch.special.entr(logits.double().softmax(dim=-1)).sum() / log(len(logits)))

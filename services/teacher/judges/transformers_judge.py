@@ -1,32 +1,34 @@
-"""A language model as the judge: exact joint scoring of the rubric's answer in one forward pass a batch.
+"""A language model as the judge: exact scoring of the rubric's answers, one forward pass a batch and question.
 
 Source: the answer format of arXiv 2509.15714; the tree of `joint`. What we do differently from the paper:
 1. The distribution over answers is computed, not sampled: no answer is misread, and no noise is added. With
    temperature 0.2 it is the distribution that the paper samples from, given that the answer is valid.
 2. An answer that the model would hardly give is no verdict: below `min_coverage` the verdict is `failed`.
+3. Mode `sample` draws one answer, as the paper does, from that same distribution: the draw is a function of the seed
+   and the story alone. Where no valid answer is drawn the verdict is `failed`; the paper's code made a number of it.
 """
 
 import logging
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from fabula_proto import Story, TeacherIdentity, Verdict, VerdictStatus
-from services.teacher.judges import joint
+from services.teacher.judges import joint, modes
 from services.teacher.judges.base import Asked, JudgeUnavailableError
-from services.teacher.judges.lm import prompt, template
-from services.teacher.judges.lm.forward import TreeForward
-from services.teacher.judges.lm.loading import LoadedModel, load_model
+from services.teacher.judges.lm import prompt
+from services.teacher.judges.lm.loading import LoadedModel, load_model, load_tokenizer
 from services.teacher.judges.lm.probe import PROBE, probe
-from services.teacher.judges.lm.tokens import ControlTokenError, StoryTokenizer, answer_tokens
+from services.teacher.judges.lm.question import questions
+from services.teacher.judges.lm.scorer import Answers, Scorer
+from services.teacher.judges.lm.tokens import ControlTokenError, StoryTokenizer
 from services.teacher.rubric import Rubric
-from services.teacher.spec import TeacherSpec
+from services.teacher.spec import Mode, TeacherSpec
 
 log = logging.getLogger(__name__)
 
-MAX_ANSWERS = 1024
 # A model that would sooner say something else than grade does not stand behind its grades.
 MIN_COVERAGE = 0.5
 # Chat models are all but sure of the next token where an answer is due (a few percent of ln V); random weights are not.
@@ -35,23 +37,28 @@ UNTRAINED_ENTROPY_SHARE = 0.5
 
 @dataclass(frozen=True)
 class JudgeOptions:
-    """What can be set about the judge; see TeacherSettings for each."""
+    """What can be set about the judge; see TeacherSpec for each. `chunk`: see TreeForward."""
 
+    mode: Mode = "joint"
     temperature: float = 1.0
+    sample_seed: int = 42
     min_coverage: float | None = None
     chunk: int = 2048
 
 
 def load_transformers_judge(spec: TeacherSpec, rubric: Rubric) -> "TransformersJudge":
-    """Load the model that the settings name and make a judge of it.
+    """Load the model that the spec names and make a judge of it.
 
     Raises:
         JudgeUnavailableError: see `load_model` and `TransformersJudge`.
     """
-    if spec.target.model is None:
+    source, mode = spec.target.model, spec.chosen_mode
+    if source is None:
         raise JudgeUnavailableError(f"teacher {spec.judge!r} names no model; write transformers:<name or folder>")
-    loaded = load_model(spec.target.model, revision=spec.teacher_revision, device=spec.device, dtype=spec.dtype)
-    options = JudgeOptions(spec.chosen_temperature, spec.min_coverage)
+    tokenizer = load_tokenizer(source, revision=spec.teacher_revision)
+    questions(StoryTokenizer(tokenizer), rubric, mode, source)  # what is wrong here is known before the weights load
+    loaded = load_model(source, tokenizer, revision=spec.teacher_revision, device=spec.device, dtype=spec.dtype)
+    options = JudgeOptions(mode, spec.chosen_temperature, spec.sample_seed, spec.min_coverage)
     return TransformersJudge(loaded, rubric, options)
 
 
@@ -59,7 +66,7 @@ class TransformersJudge:
     """Judges with any causal language model that has a chat template.
 
     Raises:
-        JudgeUnavailableError: the tokenizer, the template or the architecture cannot carry joint scoring; the tree's
+        JudgeUnavailableError: the tokenizer, the template or the architecture cannot carry the answers' tree; its
             probabilities are compared with plain teacher forcing before the first story.
     """
 
@@ -67,20 +74,18 @@ class TransformersJudge:
         self.options = options or JudgeOptions()
         self.rubric = rubric
         self._tokens = StoryTokenizer(loaded.tokenizer)
-        self._criteria, self._levels = len(rubric.criteria), rubric.levels
-        self.tree = self._build_tree(loaded)
-        self.frame = self._frame(loaded)
-        self.forward = TreeForward(loaded.model, self.tree, chunk=self.options.chunk)
-        self._head, self._tail = self._tokens.trusted(self.frame.head), self._tokens.trusted(self.frame.tail)
-        self._room = loaded.context - len(self._head) - max(self.tree.depths)
+        asked = questions(self._tokens, rubric, self.options.mode, loaded.name)
+        overhead = max(len(question.head) + max(question.tree.depths) for question in asked)
+        self._room = loaded.context - overhead
         if self._room < 1:
             raise JudgeUnavailableError(
-                f"the rubric takes {len(self._head)} tokens of model {loaded.name!r}, whose context holds "
-                f"{loaded.context}; take a shorter rubric or another model"
+                f"the rubric takes {overhead} tokens of model {loaded.name!r}, whose context holds {loaded.context}; "
+                "take a shorter rubric or another model"
             )
         self._identity = self._identify(loaded)
         try:
-            self.prefix = self.forward.prefix(self._head)
+            temperature, chunk = self.options.temperature, self.options.chunk
+            self.scorers = [Scorer(loaded.model, q, temperature=temperature, chunk=chunk) for q in asked]
             self.notes, self._min_coverage = self._look_at_the_model()
         except (TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
             if isinstance(error, JudgeUnavailableError):
@@ -101,112 +106,99 @@ class TransformersJudge:
         return 1
 
     def prepare(self, story: Story) -> Asked | Verdict:
-        """The story's prompt in tokens, or its refusal."""
+        """The story's prompts in tokens, or its refusal. `tokens` is the longest one's: what a batch must hold."""
         try:
             tokens = self.prompt_tokens(story.text)
         except ControlTokenError as error:
             return _without_numbers(story, VerdictStatus.REFUSED, f"the story is refused: {error}")
-        if len(tokens) > self._room:
-            reason = f"the story takes {len(tokens)} tokens, the judge's context has room for {self._room}: shorten it"
+        longest = max(map(len, tokens))
+        if longest > self._room:
+            reason = f"the story takes {longest} tokens, the judge's context has room for {self._room}: shorten it"
             return _without_numbers(story, VerdictStatus.REFUSED, reason)
-        return Asked(story, len(tokens) + self.tree.inner, tokens)
+        nodes = max(scorer.question.tree.inner for scorer in self.scorers)
+        return Asked(story, longest + nodes, tokens)
 
     def judge(self, asked: Sequence[Asked]) -> list[Verdict]:
-        """One verdict a story, in order, from one forward pass; see `Judge.judge`."""
-        rows = self._logprobs_or_halve([item.payload for item in asked])
-        return [self._verdict(item.story, row) for item, row in zip(asked, rows, strict=True)]
+        """One verdict a story, in order, from one forward pass a question; see `Judge.judge`."""
+        answers = [
+            scorer.answers_or_halve([item.payload[i] for item in asked]) for i, scorer in enumerate(self.scorers)
+        ]
+        return [self._verdict(item.story, found) for item, *found in zip(asked, *answers, strict=True)]
+
+    def prompts(self, story: Story) -> tuple[str, ...]:
+        """The texts that the model reads for this story, decoded from the tokens it is given; none where it is refused.
+
+        A marker that the story spells out looks the same here as a control token, but was tokenised as plain text.
+        """
+        asked = self.prepare(story)
+        if isinstance(asked, Verdict):
+            return ()
+        heads = [scorer.question.head for scorer in self.scorers]
+        return tuple(self._tokens.decode([*head, *rest]) for head, rest in zip(heads, asked.payload, strict=True))
 
     def close(self) -> None:
-        """Let go of the prefix; the model goes with the judge."""
+        """Let go of the model and of what was computed with it."""
+        self.scorers.clear()
 
-    def prompt_tokens(self, text: str) -> list[int]:
-        """The prompt for a story after the prefix: the fenced story, the reminder, and the turn to answer.
+    def prompt_tokens(self, text: str) -> list[list[int]]:
+        """A question's prompt each, after its head: the fenced story, the reminder, and the turn to answer.
 
         Raises:
             ControlTokenError: the tokenizer cannot be kept from making control tokens of the story.
         """
-        return self._tokens.plain(prompt.fenced(text)) + self._tail
+        story = self._tokens.plain(prompt.fenced(text))
+        return [scorer.question.prompt(story) for scorer in self.scorers]
 
-    def answer_logprobs(self, prompts: Sequence[Sequence[int]], *, cached: bool = True) -> tuple[Tensor, Tensor]:
-        """Log-probabilities (B, A), in nats, of the answers: at temperature 1, and at the judge's own temperature.
-
-        Args:
-            prompts: as `prompt_tokens` makes them.
-            cached: whether the prefix's keys and values are reused or computed again.
-        """
-        if cached:
-            logits = self.forward.tree_logits(prompts, self.prefix)
-        else:
-            logits = self.forward.tree_logits([[*self._head, *tokens] for tokens in prompts])
-        plain = joint.answer_logprobs_BA(joint.edge_logprobs_BN(logits, self.tree), self.tree)
-        if self.options.temperature == 1.0:
-            return plain, plain
-        edges = joint.edge_logprobs_BN(logits, self.tree, self.options.temperature)
-        return plain, joint.answer_logprobs_BA(edges, self.tree)
-
-    def _logprobs_or_halve(self, prompts: list[list[int]]) -> list[tuple[Tensor, Tensor] | None]:
-        """Rows of `answer_logprobs` on the CPU. Out of memory, the batch is halved once; None where even that fails."""
-        try:
-            return self._rows(prompts)
-        except torch.OutOfMemoryError:
-            log.warning("out of memory with %d stories of up to %d tokens; halving", len(prompts), len(prompts[-1]))
-        rows: list[tuple[Tensor, Tensor] | None] = []
-        middle = (len(prompts) + 1) // 2
-        for half in (prompts[:middle], prompts[middle:]):
-            torch.cuda.empty_cache()
-            try:
-                rows += self._rows(half) if half else []
-            except torch.OutOfMemoryError:
-                rows += [None] * len(half)
-        return rows
-
-    def _rows(self, prompts: list[list[int]]) -> list[tuple[Tensor, Tensor] | None]:
-        plain, tempered = self.answer_logprobs(prompts)
-        return list(zip(plain.cpu(), tempered.cpu(), strict=True))
-
-    def _verdict(self, story: Story, logprobs: tuple[Tensor, Tensor] | None) -> Verdict:
-        if logprobs is None:
+    def _verdict(self, story: Story, answers: Sequence[Answers | None]) -> Verdict:
+        known = [found for found in answers if found is not None]
+        if len(known) < len(answers):
             reason = "the judge ran out of memory on this story; shorten it or lower FABULA_BATCH_TOKENS"
             return _without_numbers(story, VerdictStatus.FAILED, reason)
-        plain_A, tempered_A = logprobs
-        coverage = float(plain_A.logsumexp(dim=-1).exp())
-        marginals_CL = joint.marginals_BCL(tempered_A.unsqueeze(0), self._criteria, self._levels)[0]
-        if not torch.isfinite(marginals_CL).all():
+        if any(torch.isnan(found.tempered).any() for found in known):
             reason = "the judge's probabilities are not numbers; try FABULA_DTYPE=bfloat16 or float32"
             return _without_numbers(story, VerdictStatus.FAILED, reason)
-        if coverage < self._min_coverage:
+        coverage = min(float(found.plain.logsumexp(dim=-1).exp()) for found in known)
+        needed = max(self._min_coverage, sys.float_info.min)
+        if coverage < needed:
             reason = (
-                f"the judge gave {coverage:.2g} of its probability to valid answers, less than {self._min_coverage:g}; "
+                f"the judge gave {coverage:.2g} of its probability to valid answers, less than {needed:g}; "
                 "it would say something else: check its chat template, or lower FABULA_MIN_COVERAGE"
             )
             return _without_numbers(story, VerdictStatus.FAILED, reason)
-        named = zip(self.rubric.criteria, marginals_CL.tolist(), strict=True)
-        return self.rubric.verdict(story.id, {c.name: row for c, row in named}, coverage=coverage)
+        if self.options.mode == "sample":
+            return self._drawn(story, known[0].tempered, coverage)
+        names = [criterion.name for criterion in self.rubric.criteria]
+        levels_CL = [
+            row
+            for found, scorer in zip(known, self.scorers, strict=True)
+            for row in joint.marginals_BCL(found.tempered[None], scorer.question.criteria, self.rubric.levels)[
+                0
+            ].tolist()
+        ]
+        halo = None
+        if self.options.mode == "joint":
+            shares = joint.halos_BC(known[0].tempered[None], len(names), self.rubric.levels)[0].tolist()
+            halo = dict(zip(names, shares, strict=True))
+        return self.rubric.verdict(story.id, dict(zip(names, levels_CL, strict=True)), coverage=coverage, halo=halo)
 
-    def _frame(self, loaded: LoadedModel) -> template.PromptFrame:
-        try:
-            return template.frame(loaded.tokenizer, self.rubric)
-        except template.PromptError as error:
-            raise JudgeUnavailableError(f"model {loaded.name!r} cannot be asked: {error}") from error
-
-    def _build_tree(self, loaded: LoadedModel) -> joint.AnswerTree:
-        if self._levels**self._criteria > MAX_ANSWERS:
-            raise JudgeUnavailableError(
-                f"rubric {self.rubric.name!r} has {self._levels**self._criteria} possible answers; joint scoring holds "
-                f"at most {MAX_ANSWERS}: use fewer criteria or levels"
+    def _drawn(self, story: Story, answers_A: torch.Tensor, coverage: float) -> Verdict:
+        seed, temperature = self.options.sample_seed, self.options.temperature
+        drawn = joint.draw(answers_A, modes.uniform(seed, story.text))
+        if drawn is None:
+            reason = (
+                f"what was drawn at temperature {temperature:g} with seed {seed} is no valid answer; valid ones have "
+                f"{float(answers_A.logsumexp(dim=-1).exp()):.2g} of the probability there: mode joint needs no draw"
             )
-
-        def decode(ids: Sequence[int]) -> str:
-            return str(loaded.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
-
-        try:
-            return joint.build_tree(answer_tokens(self._tokens, decode, self._criteria, self._levels))
-        except ValueError as error:
-            raise JudgeUnavailableError(f"model {loaded.name!r} cannot answer the rubric: {error}") from error
+            return _without_numbers(story, VerdictStatus.FAILED, reason)
+        answer = joint.answer_levels(len(self.rubric.criteria), self.rubric.levels)[drawn]
+        sure = {
+            criterion.name: [float(level == chosen) for level in range(self.rubric.levels)]
+            for criterion, chosen in zip(self.rubric.criteria, answer, strict=True)
+        }
+        return self.rubric.verdict(story.id, sure, coverage=coverage)
 
     def _identify(self, loaded: LoadedModel) -> TeacherIdentity:
         number = str(loaded.model.dtype).removeprefix("torch.")
-        tempered = "" if self.options.temperature == 1.0 else f"-t{self.options.temperature:g}"
         return TeacherIdentity(
             backend="transformers",
             model=loaded.name,
@@ -214,20 +206,25 @@ class TransformersJudge:
             rubric=self.rubric.name,
             rubric_version=self.rubric.version,
             rubric_hash=self.rubric.hash,
-            mode=f"joint{tempered}",
+            mode=modes.mode_name(self.options.mode, self.options.temperature, self.options.sample_seed),
         )
 
     def _look_at_the_model(self) -> tuple[tuple[str, ...], float]:
         """Notes for /info, and the coverage below which a verdict fails."""
-        found = probe(self.forward, self.prefix, [self.prompt_tokens(text) for text in PROBE])
-        log.info("the tree differs from teacher forcing by %.1g nats", found.difference)
+        texts = [self.prompt_tokens(text) for text in PROBE]
+        found = [
+            probe(scorer.forward, scorer.prefix, [tokens[i] for tokens in texts])
+            for i, scorer in enumerate(self.scorers)
+        ]
+        log.info("the tree differs from teacher forcing by %.1g nats", max(result.difference for result in found))
         if self.options.min_coverage is not None:
             return (), self.options.min_coverage
-        if found.entropy_share < UNTRAINED_ENTROPY_SHARE:
+        surest = min(result.entropy_share for result in found)
+        if surest < UNTRAINED_ENTROPY_SHARE:
             return (), MIN_COVERAGE
         note = (
-            f"the model looks untrained: where an answer is due, its next token has {found.entropy_share:.0%} of the "
-            "largest possible entropy. Its verdicts mean nothing, and their coverage is not checked."
+            f"the model looks untrained: where an answer is due, its next token has {surest:.0%} of the largest "
+            "possible entropy. Its verdicts mean nothing, and their coverage is not checked."
         )
         log.warning("%s", note)
         return (note,), 0.0

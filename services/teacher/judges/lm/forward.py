@@ -45,8 +45,8 @@ class TreeForward:
         return Prefix(tuple(tokens), self._extend((), 0, tokens))
 
     @torch.inference_mode()
-    def tree_logits(self, prompts: Sequence[Sequence[int]], prefix: Prefix | None = None) -> Tensor:
-        """Logits (B, 1+M, V) at the end of each prompt and at the inner nodes of the tree behind it.
+    def tree_logits(self, prompts: Sequence[Sequence[int]], prefix: Prefix | None = None) -> list[Tensor]:
+        """A story's logits (1+M, V) each, at the end of its prompt and at the inner nodes of the tree behind it.
 
         Args:
             prompts: at least one; without the prefix's tokens where a prefix is given, and never empty.
@@ -54,14 +54,15 @@ class TreeForward:
         """
         layers = prefix.layers if prefix else ()
         past = len(prefix.tokens) if prefix else 0
-        if max(map(len, prompts)) <= self.chunk:
-            return self._tree_pass(layers, past, prompts)
-        rows = []
-        for prompt in prompts:
-            body, last = prompt[:-1], prompt[-1:]
-            grown = self._extend(layers, past, body) if body else layers
-            rows.append(self._tree_pass(grown, past + len(body), [last]))
-        return torch.cat(rows)
+        short = [i for i, prompt in enumerate(prompts) if len(prompt) <= self.chunk]
+        rows = (
+            dict(zip(short, self._tree_pass(layers, past, [prompts[i] for i in short]), strict=True)) if short else {}
+        )
+        for i, prompt in enumerate(prompts):
+            if i not in rows:
+                grown = self._extend(layers, past, prompt[:-1])
+                (rows[i],) = self._tree_pass(grown, past + len(prompt) - 1, [prompt[-1:]])
+        return [rows[i] for i in range(len(prompts))]
 
     @torch.inference_mode()
     def sequence_logits(self, tokens: Sequence[int]) -> Tensor:

@@ -17,6 +17,7 @@ WEIGHTS = (".safetensors", ".bin")
 WHOLE_FILE_BYTES = 64 * 1024 * 1024
 SAMPLES = 64
 SAMPLE_BYTES = 64 * 1024
+LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError, HfHubHTTPError, SafetensorError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -38,41 +39,50 @@ class LoadedModel:
         return min((int(limit) for limit in limits if limit), default=2**31)
 
 
-def load_model(source: str, *, revision: str | None, device: str, dtype: str) -> LoadedModel:
-    """Load `source`, a folder or a name on the Hugging Face hub.
+def load_tokenizer(source: str, *, revision: str | None) -> Any:
+    """The tokenizer of `source`, a folder or a name on the Hugging Face hub: quick, where the weights may take minutes.
 
     Raises:
-        JudgeUnavailableError: it is absent, gated, broken, without a chat template, or does not fit the device.
+        JudgeUnavailableError: it is absent, gated, broken, or without a chat template.
     """
-    place = pick_device(device)
-    number = pick_dtype(dtype, place)
-    if source.startswith("~"):
-        source = str(Path(source).expanduser())
-    folder = Path(source)
-    if _looks_like_a_path(source) and not (folder / "config.json").is_file():
+    folder = _expanded(source)
+    if _looks_like_a_path(folder) and not (Path(folder) / "config.json").is_file():
         raise JudgeUnavailableError(
             f"model folder {source!r} has no config.json; give a folder written by save_pretrained, or a hub name"
         )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision)
+    except LOADING_ERRORS as error:
+        raise JudgeUnavailableError(_why(source, error)) from error
+    if not tokenizer.chat_template:
+        raise JudgeUnavailableError(
+            f"model {source!r} has no chat template, so it is no instruct model; take its instruct version, or put "
+            "a chat_template.jinja beside its tokenizer"
+        )
+    return tokenizer
+
+
+def load_model(source: str, tokenizer: Any, *, revision: str | None, device: str, dtype: str) -> LoadedModel:
+    """Load the weights of `source` and put them beside its tokenizer.
+
+    Raises:
+        JudgeUnavailableError: they are absent, gated or broken, or do not fit the device.
+    """
+    place = pick_device(device)
+    number = pick_dtype(dtype, place)
+    folder = _expanded(source)
     disable_progress_bar()  # a service's log is no terminal
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-        if not tokenizer.chat_template:
-            raise JudgeUnavailableError(
-                f"model {source!r} has no chat template, so it is no instruct model; take its instruct version, or put "
-                "a chat_template.jinja beside its tokenizer"
-            )
-        model: Any = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=number)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, revision=revision, dtype=number)
         model = model.to(place).eval()
     except torch.OutOfMemoryError as error:
         raise JudgeUnavailableError(
             f"model {source!r} does not fit on {place} ({error}); take a smaller one"
         ) from error
-    except (OSError, ValueError, KeyError, ImportError, HfHubHTTPError, SafetensorError, RuntimeError) as error:
-        if isinstance(error, JudgeUnavailableError):
-            raise
+    except LOADING_ERRORS as error:
         raise JudgeUnavailableError(_why(source, error)) from error
-    if folder.is_dir():
-        return LoadedModel(model, tokenizer, folder.resolve().name, f"sha256:{folder_hash(folder)}")
+    if (path := Path(folder)).is_dir():
+        return LoadedModel(model, tokenizer, path.resolve().name, f"sha256:{folder_hash(path)}")
     return LoadedModel(model, tokenizer, source, str(model.config._commit_hash or revision or "unknown"))
 
 
@@ -122,6 +132,10 @@ def folder_hash(folder: Path) -> str:
                     file.seek((size - SAMPLE_BYTES) * i // SAMPLES)
                     digest.update(file.read(SAMPLE_BYTES))
     return digest.hexdigest()[:16]
+
+
+def _expanded(source: str) -> str:
+    return str(Path(source).expanduser()) if source.startswith("~") else source
 
 
 def _looks_like_a_path(source: str) -> bool:

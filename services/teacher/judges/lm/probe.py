@@ -43,4 +43,4 @@ def probe(forward: TreeForward, prefix: Prefix, prompts: Sequence[Sequence[int]]
             f"joint scoring differs from teacher forcing by {difference:.2g} nats, more than {tolerance:g}: the "
             "architecture ignores 4-D masks or positions; take a decoder with ordinary attention, such as Llama or Qwen"
         )
-    return ProbeResult(difference, float(joint.entropy_share_B(logits[:1, 0])[0]))
+    return ProbeResult(difference, joint.entropy_share(logits[0][0]))

@@ -16,10 +16,14 @@ class ControlTokenError(ValueError):
 
 
 class StoryTokenizer:
-    """Tokenises what nobody vouches for. `tokenizer` is a transformers tokenizer."""
+    """Tokenises what nobody vouches for. `tokenizer` is a transformers tokenizer.
+
+    `plain` and `decode` may be called from any thread, once `trusted` is called no more: whether control tokens are
+    split is a state of the Rust tokenizer that a call sets where it differs, and another thread's call would use it.
+    """
 
     def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         added = tokenizer.added_tokens_decoder
         # Added tokens of white space alone (GPT-NeoX has them) are text; every other added token steers the model.
         self.control_ids = frozenset(
@@ -35,7 +39,7 @@ class StoryTokenizer:
 
     def trusted(self, text: str) -> list[int]:
         """Tokens of the template's own text, control tokens included."""
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=False)["input_ids"])
 
     def plain(self, text: str) -> list[int]:
         """Tokens of untrusted text, none of them a control token.
@@ -52,18 +56,22 @@ class StoryTokenizer:
             i for start, end in pairwise([0, *inside, len(text)]) if start < end for i in self._split(text[start:end])
         ]
         if found := self._controlled(ids):
-            names = self._tokenizer.convert_ids_to_tokens(sorted(found))
+            names = self.tokenizer.convert_ids_to_tokens(sorted(found))
             raise ControlTokenError(f"its text becomes control tokens {names} of the judge's model")
         return ids
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of tokens, control tokens written out."""
+        return str(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+
     def _split(self, text: str) -> list[int]:
-        return list(self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
     def _controlled(self, ids: Sequence[int]) -> frozenset[int]:
         return self.control_ids.intersection(ids)
 
 
-def answer_tokens(tokenizer: StoryTokenizer, decode: Any, criteria: int, levels: int) -> list[list[list[int]]]:
+def answer_tokens(tokenizer: StoryTokenizer, criteria: int, levels: int) -> list[list[list[int]]]:
     """Every tokenisation that counts, of every answer, in the order of `answer_levels`.
 
     These are the answer as the tokenizer writes it on its own and as it continues a text, and the same with a space in
@@ -76,8 +84,8 @@ def answer_tokens(tokenizer: StoryTokenizer, decode: Any, criteria: int, levels:
     for levels_of_answer in answer_levels(criteria, levels):
         text = " ".join(map(str, levels_of_answer))
         spaced = _continuations(tokenizer, " " + text)
-        candidates = _continuations(tokenizer, text) + [ids for ids in spaced if decode(ids[:1]).strip()]
-        spelled = {tuple(ids) for ids in candidates if decode(ids).strip() == text}
+        candidates = _continuations(tokenizer, text) + [ids for ids in spaced if tokenizer.decode(ids[:1]).strip()]
+        spelled = {tuple(ids) for ids in candidates if tokenizer.decode(ids).strip() == text}
         if not spelled:
             raise ValueError(f"its tokenizer cannot spell the answer {text!r}")
         found.append([list(ids) for ids in sorted(spelled)])
