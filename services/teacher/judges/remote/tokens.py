@@ -1,6 +1,7 @@
 """Servers that write their chat template out and tokenise for us: TGI takes text, the others token ids."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from services.teacher.judges.lm import prompt
@@ -14,6 +15,7 @@ from services.teacher.rubric import Rubric
 TEMPLATE_CONSTANTS = {"date_string": "26 Jul 2024", "enable_thinking": False}
 # Only there to see how a tokenizer continues a text.
 ANCHOR = "\n"
+IN_FRONT = ("", ANCHOR, " ", ANCHOR + " ")
 
 
 class TemplateDialect(Dialect):
@@ -44,13 +46,24 @@ class TemplateDialect(Dialect):
         return Frame(head, tails[0])
 
     async def tree(self, frame: Frame, rubric: Rubric) -> AnswerTree:
-        """See `Dialect`. The same tokenisations as `services.teacher.judges.lm.tokens.answer_tokens` counts."""
-        answers = answer_levels(len(rubric.criteria), rubric.levels)
+        """See `Dialect`. The same tokenisations as `services.teacher.judges.lm.tokens.answer_tokens` counts.
+
+        These are an answer on its own and as it continues a text, and the same with a space in front where that makes
+        the first digit another single token. What stands in front matters to the first digit alone, so that it is
+        found out digit by digit, and not for each answer again.
+        """
         anchor = await self.pieces(ANCHOR)
-        spelled = await together(*(self._spelled(" ".join(map(str, levels)), anchor) for levels in answers))
-        kept = set(await self.kept(frame, [path for paths in spelled for path in paths]))
+        digits = [str(level) for level in range(rubric.levels)]
+        alone = await together(*(self._spelled(digit, IN_FRONT, anchor) for digit in digits))
+        answers = [" ".join(map(str, levels)) for levels in answer_levels(len(rubric.criteria), rubric.levels)]
+        in_front = {
+            digit: list({path: front for front, path in found}.values())
+            for digit, found in zip(digits, alone, strict=True)
+        }
+        spelled = await together(*(self._spelled(answer, in_front[answer[0]], anchor) for answer in answers))
+        kept = set(await self.kept(frame, [path for found in spelled for _, path in found]))
         try:
-            return build_tree([{tuple(p.id for p in path) for path in paths if path in kept} for paths in spelled])
+            return build_tree([{tuple(p.id for p in path) for _, path in found if path in kept} for found in spelled])
         except ValueError as error:
             raise DialectError(f"the model's tokenizer cannot spell the answers: {error}") from error
 
@@ -58,14 +71,17 @@ class TemplateDialect(Dialect):
         """Those tokenisations of answers that the server can be given after a prompt: all, where it takes ids."""
         return spelled
 
-    async def _spelled(self, text: str, anchor: list[Piece]) -> list[tuple[Piece, ...]]:
+    async def _spelled(
+        self, text: str, in_front: Sequence[str], anchor: list[Piece]
+    ) -> list[tuple[str, tuple[Piece, ...]]]:
+        """Each of `in_front` with the tokens of `text` behind it, where these can be told and spell the text."""
         found = []
-        for spaced in ("", " "):
-            written = spaced + text
-            alone, after = await together(self.pieces(written), self.pieces(ANCHOR + written))
-            candidates = [alone, after[len(anchor) :]] if after[: len(anchor)] == anchor else [alone]
-            found += [tuple(c) for c in candidates if c and (not spaced or c[0].text.strip())]
-        return [c for c in dict.fromkeys(found) if "".join(piece.text for piece in c).strip() == text]
+        for front, pieces in zip(in_front, await together(*(self.pieces(f + text) for f in in_front)), strict=True):
+            if front.startswith(ANCHOR):
+                pieces = pieces[len(anchor) :] if pieces[: len(anchor)] == anchor else []
+            if "".join(p.text for p in pieces).strip() == text and (not front.endswith(" ") or pieces[0].text.strip()):
+                found.append((front, tuple(pieces)))
+        return found
 
 
 class TokenDialect(TemplateDialect):

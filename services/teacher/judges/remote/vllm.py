@@ -37,7 +37,9 @@ class VllmDialect(TokenDialect):
         self.model = self.model or next(iter(named))
         self.context = limit_at(named[self.model], "max_model_len")
         version = text_at(await self.http.get("/version"), "version")
-        return Description(str(named[self.model].get("root") or self.model), f"vllm-{version}", self.context)
+        root = named[self.model].get("root")
+        weights = "" if root in (None, self.model) else f"+{root}"
+        return Description(self.model, f"vllm-{version}{weights}", self.context)
 
     async def render(self, messages: list[dict[str, str]]) -> str:
         """See `TemplateDialect`."""
