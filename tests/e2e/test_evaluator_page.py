@@ -1,40 +1,17 @@
 """The evaluator's page in a real browser: what a person sees, with the mouse, the keyboard and on a phone."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from services.evaluator.app import create_app
 from services.evaluator.settings import EvaluatorSettings
 from tests.evaluator_runs import step_metrics, write_report, write_run, write_stories_step
 from tests.teacher_helpers import serving
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = next((path for name in NAMES if (path := shutil.which(name))), None)
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 HOSTILE = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script> said the fox."
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=f"no browser: none of {', '.join(NAMES)} is on the PATH")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield started
-        started.close()
 
 
 @pytest.fixture
@@ -49,20 +26,6 @@ def runs(tmp_path: Path) -> Path:
 def address(runs: Path) -> Iterator[str]:
     with serving(create_app(EvaluatorSettings(runs_dir=runs))) as client:
         yield str(client.base_url)
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A tab that notes every error and every request that leaves the evaluator."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    tab = context.new_page()
-    faults: list[str] = []
-    tab.on("pageerror", lambda error: faults.append(str(error)))
-    tab.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
-    tab.on("request", lambda r: None if "127.0.0.1" in r.url or r.url.startswith("data:") else faults.append(r.url))
-    yield tab
-    context.close()
-    assert faults == []
 
 
 def test_a_run_is_shown_with_curves_scores_and_stories(page: Page, address: str) -> None:

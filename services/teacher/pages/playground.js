@@ -108,11 +108,14 @@ function showVerdict(parent, name, answer, inspection) {
     ["judge", `${answer.teacher.backend} ${answer.teacher.model}, ${answer.teacher.mode}, ${answer.teacher.revision}`],
   ]);
   const prompts = Object.entries(inspection.prompts).flatMap(([who, texts]) => texts.map((text) => [who, text]));
-  const details = element("details", parent);
-  element("summary", details, prompts.length ? "The exact prompt" : "No prompt: no model was asked");
-  for (const [who, text] of prompts) {
-    if (Object.keys(inspection.prompts).length > 1) element("h3", details, who);
-    element("pre", details, text).tabIndex = 0;
+  if (prompts.length === 0) element("p", parent, "No prompt: no model was asked.", "says");
+  else {
+    const details = element("details", parent);
+    element("summary", details, "The exact prompt");
+    for (const [who, text] of prompts) {
+      if (Object.keys(inspection.prompts).length > 1) element("h3", details, who);
+      element("pre", details, text).tabIndex = 0;
+    }
   }
   const json = element("details", parent);
   element("summary", json, "The answer as JSON");
