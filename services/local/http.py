@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 from pydantic import ValidationError
@@ -81,6 +82,22 @@ def score(url: str, texts: Sequence[str], teachers: Sequence[str] = ()) -> Score
             f"{url}/score does not speak Fabula's protocol ({error.error_count()} wrong values); is it a teacher?",
             exit_code=1,
         ) from error
+
+
+def info(url: str) -> dict[str, Any]:
+    """What the service at `url` says of itself.
+
+    Raises:
+        CommandError: it cannot be reached, or answers something else.
+    """
+    try:
+        response = _get(url, "/info")
+        said = response.json() if response.is_success else None
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        raise CommandError(f"{url} does not say who it is ({error or type(error).__name__})", exit_code=1) from error
+    if not isinstance(said, dict):
+        raise CommandError(f"{url}/info answered {response.status_code}; is it a service of Fabula?", exit_code=1)
+    return said
 
 
 def _asks_to_wait_s(response: httpx.Response) -> float | None:

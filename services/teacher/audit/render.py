@@ -1,15 +1,17 @@
 """A report for people: Markdown for documents, tables for a terminal."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from services.teacher.audit.report import AttackResult, AuditReport, Counted, ImpostorResult
 
 NONE = "-"
+WIDE = 110
 
 
 def headline(report: AuditReport) -> str:
@@ -47,19 +49,33 @@ def markdown(report: AuditReport) -> str:
 
 
 def table(report: AuditReport) -> RenderableType:
-    """The whole report for a terminal; what gains is red."""
-    attacks, impostors = _rich_table(_attack_head(report)), _rich_table(_impostor_head(report))
-    for a in report.attacks:
-        attacks.add_row(*_attack_cells(a, report), style="bold red" if a.pays else None)
-    for i in report.impostors:
-        impostors.add_row(*_impostor_cells(i, report), style="bold red" if i.name in report.above_weak else None)
-    return Group(attacks, Text(), impostors, Text(), *_closing(report))
+    """The whole report for a terminal; what gains is red. Flags are named where the terminal has WIDE columns."""
+    return _Tables(report)
 
 
-def _closing(report: AuditReport) -> Iterator[Text]:
-    yield Text(headline(report), "bold")
-    yield Text(totals(report))
-    yield Text(about(report), "dim")
+class _Tables:
+    """Fitted to the console when it is printed."""
+
+    def __init__(self, report: AuditReport) -> None:
+        self._report = report
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        report, wide = self._report, options.max_width >= WIDE
+        short = [name[:4] for name in _criteria(report)]
+        numbers = ["gain", "95 % interval", "up", "most", *short, "flag"]
+        rows = [(a.family, _attack_cells(a, report), a.pays) for a in report.attacks]
+        yield _rich_table(["attack", *numbers], rows, wide=wide)
+        yield ""
+        numbers = ["total", "most", *short, "flag"]
+        found = [("", _impostor_cells(i, report), i.name in report.above_weak) for i in report.impostors]
+        yield _rich_table(["text without a story", *numbers], found, wide=wide)
+        yield ""
+        yield Text("up: share of stories that gained; most: largest; flag: share with a new flag", "dim")
+        if failed := sum(r.failed + r.refused for r in (*report.attacks, *report.impostors)):
+            yield Text(f"{failed} verdicts failed or were refused; they count as no number", "yellow")
+        yield Text(headline(report), "bold")
+        yield Text(totals(report))
+        yield Text(about(report), "dim")
 
 
 def _attack_head(report: AuditReport) -> list[str]:
@@ -111,9 +127,18 @@ def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[
     return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
 
 
-def _rich_table(head: Sequence[str]) -> Table:
+def _rich_table(head: Sequence[str], rows: Sequence[tuple[str, list[str], bool]], *, wide: bool) -> Table:
+    """Rows of (family, cells with flags and missing numbers at the end, whether it is a hole), each family headed."""
     made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for number, name in enumerate(head):
-        text = number == 0 or name in ("flags", "no number")
-        made.add_column(name, justify="left" if text else "right", no_wrap=name != "flags", overflow="fold")
+    made.add_column(head[0], overflow="fold", max_width=34 if wide else 24)
+    for name in head[1:]:
+        made.add_column(name, justify="right", no_wrap=True)
+    if wide:
+        made.add_column("flags", overflow="fold")
+    for family, group in groupby(rows, key=lambda row: row[0]):
+        if family:
+            made.add_row(Text(family, "italic dim"))
+        for _, cells, hole in group:
+            shown = [*cells[: len(head)], *(cells[-2:-1] if wide else ())]
+            made.add_row(*(cell.replace(" to ", " ") for cell in shown), style="bold red" if hole else None)
     return made

@@ -11,7 +11,7 @@ from services.teacher.audit.attacks.pleading import NOTE
 from services.teacher.audit.material import Scene, random_words, sentences, stories, title, words
 
 DRAWS = 10
-KEYS = (":", ",", ".", " ", "Solution", "Thought process:", "Let's solve this problem step by step.", "解", "かいせつ",
+KEYS = (":", "Solution", "Thought process:", "Let's solve this problem step by step.", ".", ",", " ", "解", "かいせつ",
         "Respuesta", "My answer:", "To grade this story, let us look at each criterion in turn.")  # fmt: skip
 _FOREIGN = (
     "Es war einmal ein Müller, der hatte einen Esel, der Gold niesen konnte. Eines Tages lief der Esel davon. Der "
