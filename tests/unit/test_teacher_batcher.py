@@ -1,21 +1,18 @@
-"""The batcher under threads: batches, clients that leave, judges that break, and the drain.
+"""The batcher under threads: batches, clients that leave, and the drain.
 
-Whose turn it is: test_teacher_turns.py. Who is admitted: test_teacher_admission.py.
+Whose turn it is: test_teacher_turns.py. Who is admitted: test_teacher_admission.py. Judges that break:
+test_teacher_bisection.py.
 """
 
 import asyncio
-import math
 import random
 import threading
-from collections.abc import Sequence
 from concurrent.futures import CancelledError
 
 import pytest
 
-from fabula_proto import Story, Verdict, VerdictStatus
 from services.teacher.batcher import Batcher, BatchLimits, Ticket
-from services.teacher.batcher.bisection import judge_or_bisect
-from services.teacher.judges.base import Asked, JudgeUnavailableError
+from services.teacher.judges.base import JudgeUnavailableError
 from tests.batcher_helpers import (
     PATIENCE_S,
     ROOMY,
@@ -25,7 +22,6 @@ from tests.batcher_helpers import (
     batching,
     ids_of,
     refused,
-    verdicts_of,
 )
 
 # -- batches
@@ -157,7 +153,8 @@ def test_an_asyncio_caller_that_goes_away_has_no_further_story_judged() -> None:
 
 
 def test_cancelling_a_request_whose_batch_runs_or_is_done_disturbs_nobody() -> None:
-    with batching(judge := SteppedJudge(), busy=1) as batcher:
+    witness = Witness()
+    with batching(judge := SteppedJudge(), witness=witness, busy=1) as batcher:
         gone, stays = batcher.submit(asked("gone", 5)), batcher.submit(asked("stays", 5))
         judge.go_on()
         assert judge.batch() == ["gone0", "stays0"]
@@ -167,70 +164,7 @@ def test_cancelling_a_request_whose_batch_runs_or_is_done_disturbs_nobody() -> N
         stays.cancel()
         assert ids_of(stays) == ["stays0"]
         assert gone.future.cancelled()
-
-
-# -- judges that break
-
-
-@pytest.mark.parametrize("mischief", ["BREAK", "SHORT"])
-def test_stories_that_break_the_judge_fail_alone(mischief: str) -> None:
-    with batching(judge := SteppedJudge(), BatchLimits(1000, 64, 10_000), busy=1) as batcher:
-        stories = asked("s", *([5] * 40))
-        bad = {3, 4, 31}
-        for i in bad:
-            stories[i] = Asked(Story(id=f"s{i}", text=mischief), 5)
-        ticket, other = batcher.submit(stories), batcher.submit(asked("other", 5))
-        judge.run_freely()
-        verdicts = verdicts_of(ticket)
-        assert ids_of(other) == ["other0"]
-    assert [v.story_id for v in verdicts] == [f"s{i}" for i in range(40)]
-    assert {i for i, v in enumerate(verdicts) if v.status is VerdictStatus.FAILED} == bad
-    assert all("the judge broke on this story: ValueError" in (verdicts[i].reason or "") for i in bad)
-    assert {v.status for i, v in enumerate(verdicts) if i not in bad} == {VerdictStatus.OK}
-    assert len(judge.calls) <= 1 + 1 + 2 * len(bad) * math.ceil(math.log2(41))
-
-
-def test_a_judge_that_answers_out_of_order_is_asked_story_by_story() -> None:
-    judge = SteppedJudge(free=True)
-    stories = asked("s", 5, 5, 5, text="SWAP")
-    assert [v.story_id for v in judge_or_bisect(judge, stories)] == ["s0", "s1", "s2"]
-    assert judge.calls == [["s0", "s1", "s2"], ["s0"], ["s1", "s2"], ["s1"], ["s2"]]
-
-
-@pytest.mark.parametrize("error", [MemoryError, asyncio.CancelledError])
-def test_an_unforeseen_error_of_the_judge_fails_its_tickets_and_the_next_are_judged(
-    error: type[BaseException], caplog: pytest.LogCaptureFixture
-) -> None:
-    class Unforeseen(SteppedJudge):
-        def answer(self, asked: Sequence[Asked]) -> list[Verdict]:
-            if asked[0].story.text == "EXIT":
-                raise error("nobody foresaw this")
-            return super().answer(asked)
-
-    with batching(judge := Unforeseen(), busy=1) as batcher:
-        bad = batcher.submit(asked("bad", 5, text="EXIT"))
-        judge.go_on(2)
-        with pytest.raises(JudgeUnavailableError, match=f"{error.__name__}: nobody foresaw this"):
-            verdicts_of(bad)
-        judge.run_freely()
-        assert ids_of(batcher.submit(asked("next", 5))) == ["next0"]
-    assert any(record.exc_info and record.exc_info[0] is error for record in caplog.records)
-
-
-def test_an_absent_judge_fails_the_tickets_of_the_batch_with_all_their_stories() -> None:
-    witness = Witness()
-    with batching(judge := SteppedJudge(), BatchLimits(1000, 2, 100), witness, busy=1) as batcher:
-        stories = asked("away", 5, 5, 5, 5, text="AWAY")
-        away, beside = batcher.submit(stories), batcher.submit(asked("beside", 5, 5))
-        judge.go_on(2)
-        for ticket in (away, beside):
-            with pytest.raises(JudgeUnavailableError, match="wake it up"):
-                verdicts_of(ticket)
-        assert judge.calls == [["busy0"], ["away0", "beside0"]]
-        assert witness.last_queued == 0
-        other = batcher.submit(asked("other", 5))
-        judge.run_freely()
-        assert ids_of(other) == ["other0"]
+    assert len(witness.tickets) == 2  # that of busy0 and the one that stayed
 
 
 # -- the end

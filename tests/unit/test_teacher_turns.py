@@ -24,6 +24,7 @@ def drained(turns: Turns[str], lengths: dict[str, list[int]]) -> list[list[int]]
     return batches
 
 
+@settings(deadline=None)
 @given(LENGTHS, st.integers(0, 8), st.integers(1, 500), st.integers(1, 10))
 def test_a_batch_is_within_its_budget_has_the_first_story_and_is_mostly_stories(
     lengths: list[int], seats: int, tokens: int, stories: int
@@ -79,6 +80,15 @@ def test_who_comes_while_a_batch_runs_stands_in_front_of_those_who_are_in_it() -
     turns.add("small", [10])
     assert turns.take() == [("small", 0)]
     assert turns.take() == [("big", 1)]
+
+
+def test_a_ticket_whose_first_story_did_not_fit_keeps_its_place() -> None:
+    turns: Turns[str] = Turns(100, 6)
+    turns.add("a", [1, 1, 1])
+    turns.add("b", [51, 1])  # two rows of 51 are too many
+    assert turns.take() == [("a", 0), ("a", 1), ("b", 1), ("a", 2)]
+    turns.add("c", [60])
+    assert turns.take() == [("b", 0)]
 
 
 def test_the_first_tickets_have_a_seat_and_the_next_ones_in_the_batch_after() -> None:
