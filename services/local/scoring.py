@@ -32,7 +32,7 @@ def score_here(teacher: str | None, texts: Sequence[str]) -> ScoreResponse:
     except (JudgeUnavailableError, RubricError) as error:
         raise CommandError(str(error), exit_code=1) from error
     except ValueError as error:
-        raise CommandError(_settings_problem(error)) from error
+        raise CommandError(settings_problem(error)) from error
 
 
 def show(response: ScoreResponse, texts: Sequence[str], console: Console) -> None:
@@ -67,7 +67,8 @@ def _table(text: str, verdict: Verdict) -> Table:
     return table
 
 
-def _settings_problem(error: ValueError) -> str:
+def settings_problem(error: ValueError) -> str:
+    """What is wrong with a teacher's settings, in one line."""
     from pydantic import ValidationError
 
     if isinstance(error, ValidationError):

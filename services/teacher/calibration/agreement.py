@@ -1,6 +1,7 @@
 """How far a teacher agrees with people, next to word count, to other judges of the same stories, and to the ceiling."""
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import harmonic_mean
@@ -75,6 +76,7 @@ class Calibration(Message):
     ok: int
     failed: int
     refused: int
+    absent: int = Field(description="Stories that a recording does not know.")
     agreement: tuple[HumanAgreement, ...]
     ceilings: tuple[Ceiling, ...]
 
@@ -82,14 +84,14 @@ class Calibration(Message):
 @dataclass(frozen=True)
 class _Judged:
     rated: Rated
-    verdict: Verdict
+    verdict: Verdict | None
     group: Hashable
 
     def own(self, name: str) -> float | None:
         """The teacher's number: a criterion's expected level, or the total."""
-        if name == TOTAL:
-            return self.verdict.total
-        return self.verdict.criteria[name].mean if self.verdict.criteria else None
+        if self.verdict is None or self.verdict.criteria is None:
+            return None
+        return self.verdict.total if name == TOTAL else self.verdict.criteria[name].mean
 
 
 def default_pairs(ours: Sequence[str], human: Sequence[str]) -> list[tuple[str, str]]:
@@ -100,7 +102,7 @@ def default_pairs(ours: Sequence[str], human: Sequence[str]) -> list[tuple[str, 
 
 def calibrate(
     rated: Sequence[Rated],
-    verdicts: Sequence[Verdict],
+    verdicts: Sequence[Verdict | None],
     pairs: Sequence[tuple[str, str]],
     teacher: TeacherIdentity,
     *,
@@ -118,7 +120,7 @@ def calibrate(
     judged = [_Judged(*row) for row in zip(rated, verdicts, groups, strict=True)]
     chosen = _checked_pairs(judged, pairs)
     humans = list(dict.fromkeys(human for _, human in chosen))
-    counts = {status: sum(v.status is status for v in verdicts) for status in VerdictStatus}
+    counts = Counter(None if verdict is None else verdict.status for verdict in verdicts)
     return Calibration(
         ratings=ratings,
         selection=selection,
@@ -128,13 +130,14 @@ def calibrate(
         ok=counts[VerdictStatus.OK],
         failed=counts[VerdictStatus.FAILED],
         refused=counts[VerdictStatus.REFUSED],
+        absent=counts[None],
         agreement=tuple(row for human in humans for row in _rows(human, judged, chosen)),
         ceilings=tuple(_ceiling(human, judged) for human in humans),
     )
 
 
 def _checked_pairs(judged: Sequence[_Judged], pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    ours = list(next((j.verdict.criteria for j in judged if j.verdict.criteria), {}))
+    ours = list(next((j.verdict.criteria for j in judged if j.verdict and j.verdict.criteria), {}))
     human = criteria_of([j.rated for j in judged])
     for own, theirs in pairs:
         if own not in (*ours, TOTAL):

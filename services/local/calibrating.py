@@ -1,0 +1,111 @@
+"""`fabula teacher compare` and `fabula teacher calibrate`: from what the user names to reports."""
+
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from fabula_proto import Story
+from services.local.errors import CommandError
+from services.local.scorers import Scored, score_stories
+from services.local.story_files import read_stories
+
+try:
+    from services.teacher.calibration.agreement import Calibration, CalibrationError
+    from services.teacher.calibration.agreement import calibrate as agreement_with_people
+    from services.teacher.calibration.comparison import Comparison, ComparisonError, Side
+    from services.teacher.calibration.comparison import compare as agreement_of_two
+    from services.teacher.calibration.estimates import groups_by_prompt
+    from services.teacher.calibration.ratings import RatingsError, half, read_ratings
+except ImportError as error:
+    raise CommandError(f"this needs {error.name}; install it with: pip install 'fabula[teacher]'") from error
+
+
+def compare(a: str, b: str, stories_path: Path, limit: int | None, console: Console) -> Comparison:
+    """Have A and B judge the same stories; progress goes to `console`.
+
+    Raises:
+        CommandError: a side cannot judge, the stories cannot be read, or there is nothing to compare.
+    """
+    stories = read_stories(stories_path, limit)
+    # One after the other: two large models need not fit beside each other.
+    scored_a, scored_b = _score(a, stories, console), _score(b, stories, console)
+    side_a, side_b = Side(a, scored_a.teacher, scored_a.verdicts), Side(b, scored_b.teacher, scored_b.verdicts)
+    groups = groups_by_prompt([story.prompt for story in stories])
+    try:
+        return agreement_of_two(side_a, side_b, groups, f"fabula {metadata.version('fabula')} teacher compare")
+    except ComparisonError as error:
+        raise CommandError(str(error), exit_code=1) from error
+
+
+def calibrate(
+    side: str,
+    ratings_path: Path,
+    split: str,
+    leave_out: Sequence[str],
+    pairs: Sequence[str],
+    console: Console,
+) -> Calibration:
+    """Have `side` judge stories that people rated; progress goes to `console`.
+
+    Args:
+        side: see `score_stories`.
+        ratings_path: JSON Lines, see docs/calibration.md.
+        split: tune, test or all.
+        leave_out: systems whose stories are left out.
+        pairs: OURS=THEIRS; none takes those that go together by name.
+        console: where progress is shown.
+
+    Raises:
+        CommandError: the ratings cannot be read, the teacher cannot judge, or there is nothing to compare.
+    """
+    chosen = [_pair(pair) for pair in pairs]
+    try:
+        rated = read_ratings(ratings_path.expanduser())
+    except RatingsError as error:
+        raise CommandError(str(error)) from error
+    if unknown := sorted(set(leave_out) - (systems := {row.system for row in rated if row.system})):
+        raise CommandError(f"no story is by {', '.join(unknown)}; the file has {', '.join(sorted(systems)) or 'none'}")
+    kept = [row for row in rated if row.system not in leave_out and split in ("all", half(row.prompt))]
+    if not kept:
+        raise CommandError(f"no story of {ratings_path} is left of split {split}; try --split all")
+    scored = _score(side, [row.story for row in kept], console)
+    selection = "all stories" if split == "all" else f"{split} half"
+    if leave_out:
+        selection += f" without {', '.join(leave_out)}"
+    try:
+        return agreement_with_people(
+            kept, scored.verdicts, chosen, scored.teacher, ratings=ratings_path.name, selection=selection
+        )
+    except CalibrationError as error:
+        raise CommandError(str(error), exit_code=1) from error
+
+
+def save_map(comparison: Comparison, path: Path) -> str:
+    """Write the map of a comparison; what to do with it, in a sentence.
+
+    Raises:
+        CommandError: there is no map, or the file cannot be written.
+    """
+    if comparison.mapping is None:
+        raise CommandError(f"there is no map to write to {path}: {comparison.no_map}", exit_code=1)
+    try:
+        comparison.mapping.reward_map.save(path.expanduser())
+    except OSError as error:
+        raise CommandError(f"the map cannot be written to {path}: {error.strerror}; give another path") from error
+    return f"Map written to {path}; B wears it with `reward_map: {path}` in teachers.yaml, or FABULA_REWARD_MAP={path}."
+
+
+def _score(side: str, stories: Sequence[Story], console: Console) -> Scored:
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task(f"{side} judges {len(stories)} stories", total=len(stories))
+        return score_stories(side, stories, lambda done: progress.advance(task, done))
+
+
+def _pair(pair: str) -> tuple[str, str]:
+    ours, equals, theirs = pair.partition("=")
+    if not (ours and equals and theirs):
+        raise CommandError(f"--pair {pair!r} is no pair; write it like creativity=engagement, ours first")
+    return ours, theirs

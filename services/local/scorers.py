@@ -1,0 +1,175 @@
+"""Whoever gives verdicts for stories: a teacher in this process, one that runs elsewhere, or a recording."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
+
+from pydantic import ValidationError
+
+from fabula_proto import ScoreResponse, Story, TeacherIdentity, Verdict
+from services.local import http
+from services.local.errors import CommandError
+from services.local.scoring import settings_problem
+
+if TYPE_CHECKING:
+    from services.teacher.desk import Judged, Panel, Work
+
+CHUNK_STORIES = 64
+CHUNKS_IN_HAND = 4  # a judge with several lanes has work for all of them
+BUILD_WAIT_S = 3600.0  # a large model may have to be downloaded first
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Verdicts in the order of the stories, and who gave them; None where a recording does not know the story."""
+
+    teacher: TeacherIdentity
+    verdicts: list[Verdict | None]
+
+
+def score_stories(side: str, stories: Sequence[Story], advance: Advance) -> Scored:
+    """Verdicts of `side` for `stories`; `advance` is told how many more are done.
+
+    `side` is a judge such as `rules:` or a name of the teachers file, the URL of a running teacher (with
+    `?teacher=NAME` if wanted), or a file: answers of POST /score, one a line, or `ratings.jsonl#JUDGE`.
+
+    Raises:
+        CommandError: there is no such teacher, it cannot judge, or a file cannot be used.
+    """
+    if side.startswith(("http://", "https://")):
+        return _by_url(side, stories, advance)
+    name, _, judge = side.partition("#")
+    if Path(name).expanduser().is_file() or name.endswith((".jsonl", ".json")):
+        recorded = _ratings(Path(name).expanduser(), judge) if judge else _answers(Path(name).expanduser())
+        advance(len(stories))
+        return Scored(recorded.teacher, [recorded.verdicts.get(story.id) for story in stories])
+    return _here(side, stories, advance)
+
+
+def _chunks(stories: Sequence[Story]) -> Iterator[Sequence[Story]]:
+    for start in range(0, len(stories), CHUNK_STORIES):
+        yield stories[start : start + CHUNK_STORIES]
+
+
+def _by_url(url: str, stories: Sequence[Story], advance: Advance) -> Scored:
+    parts = urlsplit(url)
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    if unknown := sorted({key for key, _ in query} - {"teacher"}):
+        raise CommandError(f"{url}: {', '.join(unknown)} is no option of a teacher's address; write ?teacher=NAME")
+    address = urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
+    teachers = [name for _, name in query]
+    found: list[Verdict | None] = []
+    teacher: TeacherIdentity | None = None
+    for chunk in _chunks(stories):
+        response = http.score(address, [story.text for story in chunk], teachers)
+        if teacher is not None and response.teacher != teacher:
+            raise CommandError(
+                f"the teacher at {url} changed after {len(found)} stories, from {teacher.model} {teacher.revision} to "
+                f"{response.teacher.model} {response.teacher.revision}; ask again when it stays the same",
+                exit_code=1,
+            )
+        teacher = response.teacher
+        found += [
+            verdict.model_copy(update={"story_id": story.id})
+            for story, verdict in zip(chunk, response.verdicts, strict=True)
+        ]
+        advance(len(chunk))
+    if teacher is None:
+        raise CommandError("0 stories to judge; give at least one")
+    return Scored(teacher, found)
+
+
+def _here(side: str, stories: Sequence[Story], advance: Advance) -> Scored:
+    # Imported here: a judge may bring torch, and most commands need none.
+    from services.teacher.judges.base import JudgeUnavailableError
+    from services.teacher.roster import RosterError, read_roster
+    from services.teacher.rubric import RubricError
+    from services.teacher.service import TeacherService
+    from services.teacher.settings import TeacherSettings
+
+    try:
+        settings = TeacherSettings(redis_url=None)
+        named = settings.teachers_file is not None and side in read_roster(settings).names
+        service = TeacherService(
+            settings if named else TeacherSettings(teacher=side, teachers_file=None, redis_url=None)
+        )
+    except (RosterError, RubricError) as error:
+        raise CommandError(str(error), exit_code=1) from error
+    except ValueError as error:
+        raise CommandError(settings_problem(error)) from error
+    try:
+        panel = service.registry.panel((side,) if named else (), wait_s=BUILD_WAIT_S)
+        verdicts = [verdict for judged in _judged(panel, stories, advance) for verdict in judged.verdicts]
+        return Scored(panel.identity, list(verdicts))
+    except (JudgeUnavailableError, ValueError) as error:
+        raise CommandError(f"{side}: {error}", exit_code=1) from error
+    finally:
+        service.stop()
+
+
+def _judged(panel: "Panel", stories: Sequence[Story], advance: Advance) -> Iterator["Judged"]:
+    in_hand: deque[Work] = deque()
+
+    def oldest() -> "Judged":
+        judged = in_hand.popleft().finish()
+        advance(len(judged.verdicts))
+        return judged
+
+    for chunk in _chunks(stories):
+        in_hand.append(panel.admit(chunk, patient=True))
+        if len(in_hand) == CHUNKS_IN_HAND:
+            yield oldest()
+    while in_hand:
+        yield oldest()
+
+
+@dataclass(frozen=True)
+class _Recording:
+    teacher: TeacherIdentity
+    verdicts: dict[str, Verdict]
+
+
+def _answers(path: Path) -> _Recording:
+    """Answers of POST /score, one a line, all of one teacher."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"recording {str(path)!r} cannot be read: {error}") from error
+    responses: list[ScoreResponse] = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                responses.append(ScoreResponse.from_json(line))
+            except ValidationError as error:
+                raise CommandError(
+                    f"{path}:{number} is no answer of POST /score ({error.errors()[0]['msg']}); write one answer a "
+                    "line, or name a judge of a ratings file: FILE#human"
+                ) from error
+    verdicts = {verdict.story_id: verdict for response in responses for verdict in response.verdicts}
+    identities = {response.teacher for response in responses}
+    if len(identities) != 1:
+        raise CommandError(f"{path} holds answers of {len(identities)} teachers; expected of one")
+    if len(verdicts) != sum(len(response.verdicts) for response in responses):
+        raise CommandError(f"{path} holds two verdicts for a story; give stories ids of their own in each request")
+    return _Recording(identities.pop(), verdicts)
+
+
+def _ratings(path: Path, judge: str) -> _Recording:
+    """What people (`human`) or a language model of a ratings file say."""
+    from services.teacher.calibration import ratings
+
+    try:
+        rated = ratings.read_ratings(path)
+    except ratings.RatingsError as error:
+        raise CommandError(str(error)) from error
+    criteria = ratings.criteria_of(rated, judge)
+    if not criteria:
+        known = ", ".join((ratings.HUMAN, *ratings.judges_of(rated)))
+        raise CommandError(f"{path} has no ratings by {judge!r}; it has {known}")
+    verdicts = {row.story_id: row.verdict(judge, criteria) for row in rated}
+    return _Recording(ratings.rater_identity(path.name, judge, criteria), verdicts)
