@@ -147,15 +147,20 @@ def chosen_teacher(said: str | None) -> str:
 
 
 def checked_teacher(teacher: str) -> str:
-    """`teacher` in full; a folder becomes an absolute path.
+    """`teacher` in full; a folder becomes an absolute path. A name of the teachers file stays a name.
 
     Raises:
-        CommandError: there is no such kind of teacher.
+        CommandError: there is no such teacher.
     """
     # Imported here: the teacher's settings read the environment, which most commands have no use for.
-    from services.teacher.spec import parse_judge
+    from services.teacher.roster import read_roster
+    from services.teacher.settings import TeacherSettings
+    from services.teacher.spec import BACKENDS, parse_judge
 
     try:
+        if os.environ.get("FABULA_TEACHERS_FILE") and teacher.partition(":")[0] not in BACKENDS:
+            read_roster(TeacherSettings(teacher=teacher))
+            return teacher
         target = parse_judge(teacher)
     except ValueError as error:
         raise CommandError(str(error)) from error

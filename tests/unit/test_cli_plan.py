@@ -36,6 +36,20 @@ def test_whatever_decides_the_result_decides_the_name(smoke: Request, change: di
     assert make_plan(replace(smoke, **change)).run != make_plan(smoke).run  # type: ignore[arg-type]
 
 
+def test_a_server_or_a_name_of_the_teachers_file_is_a_teacher(
+    smoke: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert make_plan(replace(smoke, teacher="vllm:http://gpu:8000/")).teacher == "vllm:http://gpu:8000"
+    path = tmp_path / "teachers.yaml"
+    path.write_text("teachers: {llama: {judge: 'vllm:http://gpu:8000'}}", encoding="utf-8")
+    with pytest.raises(CommandError, match="unknown backend 'llama'"):
+        make_plan(replace(smoke, teacher="llama"))
+    monkeypatch.setenv("FABULA_TEACHERS_FILE", str(path))
+    assert make_plan(replace(smoke, teacher="llama")).teacher == "llama"
+    with pytest.raises(CommandError, match="unknown backend 'lama'.*names: llama"):
+        make_plan(replace(smoke, teacher="lama"))
+
+
 def test_laptop_and_the_rules_teacher_are_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FABULA_TEACHER", raising=False)
     plan = make_plan(Request(tmp_path))
