@@ -3,9 +3,8 @@
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from time import time
 from typing import Any
 
@@ -15,46 +14,9 @@ import pytest
 from services.teacher.judges.base import JudgeUnavailableError
 from services.teacher.judges.remote import http
 from services.teacher.judges.remote.http import Http, LoopThread, RequestRefusedError, ServerFaultError, together
+from tests.remote_helpers import FINE, Answer, Responder, answering
 
 KEY = "sk-very-secret"
-Answer = tuple[int, dict[str, str], str]
-Responder = Callable[[int, dict[str, str]], Answer | None]
-
-
-@contextmanager
-def answering(respond: Responder) -> Iterator[str]:
-    """A server whose n-th request (from 0), with its headers, gets what `respond` says; None drops the connection."""
-    count, lock = iter(range(1_000_000)), threading.Lock()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
-            with lock:
-                number = next(count)
-            answer = respond(number, {name.lower(): value for name, value in self.headers.items()})
-            if answer is None:
-                self.close_connection = True
-                return
-            status, headers, body = answer
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.send_header("content-length", str(len(body.encode())))
-            self.end_headers()
-            self.wfile.write(body.encode())
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @contextmanager
@@ -80,9 +42,6 @@ def always(status: int, body: object, **headers: str) -> Responder:
 
 def then(*answers: Answer | None) -> Responder:
     return lambda number, asked: answers[min(number, len(answers) - 1)]
-
-
-FINE: Answer = (200, {}, '{"fine": true}')
 
 
 @pytest.mark.parametrize(
@@ -203,13 +162,25 @@ def test_user_and_password_are_sent_and_hidden() -> None:
             loop.close()
 
 
+def test_a_server_that_loads_passes() -> None:
+    answers = then((503, {}, '{"error": {"code": 503, "message": "Loading model"}}'), (404, {}, ""), (200, {}, ""))
+    with answering(answers) as url, client(url) as (http, loop):
+        with pytest.raises(JudgeUnavailableError, match=r"not ready yet .*Loading model") as found:
+            loop.run(http.ready("/health"))
+        assert found.value.passing
+        loop.run(http.ready("/health"))
+        loop.run(http.ready("/health"))
+
+
 def test_nobody_there_passes() -> None:
     with answering(then(FINE)) as url:
         pass
-    with client(url) as (http, loop), pytest.raises(JudgeUnavailableError, match="cannot be reached") as found:
-        loop.run(http.get("/"))
-    assert found.value.passing
-    assert http.lost
+    with client(url) as (http, loop):
+        for question in (http.get("/"), http.ready("/health")):
+            with pytest.raises(JudgeUnavailableError, match="cannot be reached") as found:
+                loop.run(question)
+            assert found.value.passing
+        assert http.lost
 
 
 def test_no_answer_in_time_is_a_fault() -> None:

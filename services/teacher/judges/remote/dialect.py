@@ -27,7 +27,7 @@ class Description:
     model: str
     revision: str
     context: int | None
-    notes: tuple[str, ...] = ()
+    seeded: bool = True  # whether a seed has an effect there
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ class Dialect(ABC):
 
     backend: ClassVar[str]
     constrains: ClassVar[bool]  # whether it can hold an answer to a pattern
+    health: ClassVar[str | None] = None  # where it says 503 while it loads
 
     def __init__(self, http: Http, model: str | None) -> None:
         self.http = http

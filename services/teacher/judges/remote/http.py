@@ -117,6 +117,19 @@ class Http:
         """The JSON answer of POST `path` with a JSON body; raises as `get` does."""
         return await self._request("POST", path, body)
 
+    async def ready(self, path: str) -> None:
+        """Ask once whether the server is ready, at its GET `path`. A server without that route may be.
+
+        Raises:
+            JudgeUnavailableError: it cannot be reached, or says 503: it is loading.
+        """
+        try:
+            response = await self._client.get(f"{self.url}{path}")
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+        if response.status_code == 503:
+            raise JudgeUnavailableError(f"{self.url} is not ready yet ({self._message(response)})", passing=True)
+
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
@@ -153,15 +166,17 @@ class Http:
             except httpx.TransportError as error:
                 self.lost, lost, why = True, lost + 1, f"{type(error).__name__}: {error}"
                 if lost >= CONNECTION_TRIES or "CERTIFICATE" in str(error):
-                    raise JudgeUnavailableError(
-                        f"{self.url} cannot be reached ({self._hidden(why)}); start the server or check its address",
-                        passing="CERTIFICATE" not in str(error),
-                    ) from error
+                    raise self._unreachable(error) from error
             pause_s = asked_s if asked_s is not None else wait_s * random.uniform(0.5, 1.5)
             if asyncio.get_running_loop().time() + pause_s >= deadline:
                 raise JudgeUnavailableError(f"{self.url} is busy or loading ({self._hidden(why)})", passing=True)
             await asyncio.sleep(pause_s)
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+
+    def _unreachable(self, error: httpx.TransportError) -> JudgeUnavailableError:
+        why = self._hidden(f"{type(error).__name__}: {error}".rstrip(": "))
+        message = f"{self.url} cannot be reached ({why}); start the server or check its address"
+        return JudgeUnavailableError(message, passing="CERTIFICATE" not in str(error))
 
     def _failure(self, path: str, response: httpx.Response) -> Exception:
         status, message = response.status_code, self._message(response)

@@ -29,6 +29,7 @@ MAX_ANSWERS = 1024
 LANES = 2  # while the last questions of one batch are answered, the next batch's first ones are asked
 # No text that people write has more bytes a token than this; a story that is too long even so is not sent.
 MOST_BYTES_A_TOKEN, USUAL_BYTES_A_TOKEN = 16, 4
+UNSEEDED = "the seed has no effect on this server; SGLang heeds it when started with --enable-deterministic-inference"
 TOO_LONG = ("context", "too long", "max_new_tokens", "maximum", "exceed", "must have less than")
 
 
@@ -102,6 +103,8 @@ class RemoteJudge:
         self._loop.close()
 
     async def _open(self) -> tuple[Description, tuple[Question, ...], tuple[str, ...]]:
+        if self._dialect.health is not None:
+            await self._dialect.http.ready(self._dialect.health)
         server = await self._dialect.describe()
         rubrics = self.rubric.split() if self._mode == "independent" else (self.rubric,)
         answers = self.rubric.levels ** len(rubrics[0].criteria)
@@ -113,7 +116,8 @@ class RemoteJudge:
         questions = tuple([await open_question(self._dialect, rubric) for rubric in rubrics])
         found = await probe(self._dialect, questions, self._mode, self._draw)
         log.info("%s at %s: %s", self._dialect.backend, self._dialect.http.url, found)
-        return server, questions, (found, *server.notes)
+        unseeded = self._mode == "sample" and not server.seeded
+        return server, questions, (found, UNSEEDED) if unseeded else (found,)
 
     async def _judge(self, asked: Sequence[Asked]) -> list[Verdict]:
         outcomes = await together(*(self._outcome(item) for item in asked))

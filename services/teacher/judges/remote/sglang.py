@@ -42,7 +42,8 @@ class SglangDialect(TokenDialect):
         if self._tokenizer is None:
             self._tokenizer = _load_tokenizer(self.model or str(info.get("tokenizer_path") or name))
         weights = f"+{info['weight_version']}" if info.get("weight_version") not in (None, "", "default") else ""
-        return Description(name, f"sglang-{server.get('version', 'unknown')}{weights}", self.context)
+        seeded = bool(server.get("enable_deterministic_inference"))
+        return Description(name, f"sglang-{server.get('version', 'unknown')}{weights}", self.context, seeded)
 
     async def render(self, messages: list[dict[str, str]]) -> str:
         """See `TemplateDialect`."""

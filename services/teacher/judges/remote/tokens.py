@@ -21,6 +21,8 @@ IN_FRONT = ("", ANCHOR, " ", ANCHOR + " ")
 class TemplateDialect(Dialect):
     """A server that writes its chat template out and tokenises for us, so that any token can follow the prompt."""
 
+    health = "/health"
+
     @abstractmethod
     async def render(self, messages: list[dict[str, str]]) -> str:
         """The chat as text, up to where the model answers."""
