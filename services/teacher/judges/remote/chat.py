@@ -36,6 +36,7 @@ class ChatDialect(Dialect):
     """See the module."""
 
     constrains = False
+    temperature_to_look = 1.0  # with which one token is drawn that only its log-probabilities are wanted of
 
     @abstractmethod
     async def complete(self, ask: Ask) -> tuple[str, list[Any]]:
@@ -58,7 +59,7 @@ class ChatDialect(Dialect):
 
     async def next_tokens(self, prompt: Any, paths: Sequence[Path], tree: AnswerTree) -> list[dict[Token, float]]:
         """See `Dialect`: after the prompt alone."""
-        _, tokens = await self.complete(Ask(prompt, max_tokens=1, temperature=1.0, seed=0))
+        _, tokens = await self.complete(Ask(prompt, max_tokens=1, temperature=self.temperature_to_look, seed=0))
         return [by_text(tokens)]
 
     async def sample(self, prompt: Any, draw: Draw) -> Sampled:

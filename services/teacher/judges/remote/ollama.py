@@ -1,7 +1,8 @@
 """Ollama's dialect, written from its sources and documentation: 0.12.11 or later, which gives log-probabilities.
 
 - `/api/chat` with `logprobs` and `top_logprobs` 20. They are a softmax of the raw logits: neither the sampling options
-  nor a `format` change them. No `format` is asked for: it would make the answer a JSON string.
+  nor a `format` change them. No `format` is asked for: it would make the answer a JSON string. A token without text,
+  such as the end, comes without log-probabilities: the most probable token is asked for, not one that is drawn.
 - `truncate` and `shift` are off: by default a prompt beyond the context loses its beginning without a word.
 - Every sampling option is sent: what is left out comes from the model's Modelfile. `think` is off where a model can.
 - The revision is the digest of the model (`/api/tags`).
@@ -20,6 +21,7 @@ class OllamaDialect(ChatDialect):
     """See the module."""
 
     backend = "ollama"
+    temperature_to_look = 0.0
     _thinks = False
 
     async def describe(self) -> Description:
