@@ -5,7 +5,7 @@ of A with the same percentile rank, so that mapped rewards of B have the mean, t
 do differently:
 
 1. Smoothing is by few knots: the map is read off at KNOTS percentile ranks, which stand denser near the ends, where
-   scales differ most, and is linear between them. Measured: docs/calibration.md.
+   scales differ most, and is linear between them. A teacher with few different rewards has a knot at each.
 2. Ties, such as a mass at 0, count half (the mid-distribution), which is the book's percentile rank for whole scores.
 3. 0 stays 0, because the rubric gives an empty story 0 from any teacher. Above the highest knot the map goes to (1, 1).
 
@@ -50,13 +50,18 @@ def equipercentile(rewards_A: Numbers, rewards_B: Numbers, knots: int = KNOTS) -
     """
     if len(rewards_A) < MIN_STORIES:
         raise LinkingError(f"{len(rewards_A)} stories were judged by both; a map needs at least {MIN_STORIES}")
+    return _linked(rewards_A, rewards_B, knots)
+
+
+def _linked(rewards_A: Numbers, rewards_B: Numbers, knots: int) -> Knots:
     (values_A, ranks_A), (values_B, ranks_B) = _percentile_ranks(rewards_A), _percentile_ranks(rewards_B)
     # Between these ranks both sides rise strictly, and so does the map.
     low, high = max(ranks_A[0], ranks_B[0]), min(ranks_A[-1], ranks_B[-1])
     if low >= high:
         constant = "A" if len(values_A) < len(values_B) else "B"
         raise LinkingError(f"{constant} gives most stories the same reward; take stories that differ more")
-    at = np.clip((1.0 - np.cos(np.linspace(0.0, np.pi, knots))) / 2.0, low, high)
+    spread = (1.0 - np.cos(np.linspace(0.0, np.pi, knots))) / 2.0
+    at = np.clip(ranks_B if len(values_B) <= 2 * knots else spread, low, high)
     found = zip(np.interp(at, ranks_B, values_B), np.interp(at, ranks_A, values_A), strict=True)
     points = {0.0: 0.0}
     for x, y in found:
@@ -93,7 +98,7 @@ def held_out(rewards_A: Numbers, rewards_B: Numbers, groups: Sequence[Hashable],
     """B's N rewards, each put through a map fitted without its fold; stories of one group share a fold.
 
     Raises:
-        LinkingError: a map cannot be fitted without some fold.
+        LinkingError: without some fold, one side hardly tells the stories apart.
     """
     a, b = np.asarray(rewards_A, dtype=np.float64), np.asarray(rewards_B, dtype=np.float64)
     names = list(dict.fromkeys(groups))
@@ -103,5 +108,5 @@ def held_out(rewards_A: Numbers, rewards_B: Numbers, groups: Sequence[Hashable],
     mapped = np.empty(len(a))
     for fold in set(fold_of.values()):
         out, rest = folds_N == fold, folds_N != fold
-        mapped[out] = apply_knots(equipercentile(a[rest], b[rest], knots), b[out])
+        mapped[out] = apply_knots(_linked(a[rest], b[rest], knots), b[out])
     return mapped
