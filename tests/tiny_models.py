@@ -1,5 +1,6 @@
 """Tiny language models with random weights and a chat template, written as ordinary model folders."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,14 @@ CORPUS = (
 
 
 def _tokenizer(
-    special: tuple[str, ...], template: str, *, end: str, begin: str | None = None, split: str | None, vocab: int = 512
+    special: tuple[str, ...],
+    template: str,
+    *,
+    end: str,
+    begin: str | None = None,
+    split: str | None,
+    vocab: int = 512,
+    corpus: Sequence[str] = (*CORPUS * 4, *[PAIRS] * 20),
 ) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer trained here. Without `split` it is GPT-2's way: a space joins the next number."""
     tokenizer = Tokenizer(models.BPE())
@@ -62,7 +70,7 @@ def _tokenizer(
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator((*CORPUS * 4, *[PAIRS] * 20), trainer)
+    tokenizer.train_from_iterator(corpus, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=template, bos_token=begin, eos_token=end)
 
 
@@ -79,13 +87,31 @@ def make_tiny_llama(folder: Path, seed: int = 0, *, pairs: bool = False) -> Path
     """
     split = PAIRS_SPLIT if pairs else LLAMA_SPLIT
     tokenizer = _tokenizer(HEADERS, LLAMA_TEMPLATE, split=split, begin="<|begin_of_text|>", end="<|eot_id|>")
+    return _llama(folder, tokenizer, layers=2, width=64, heads=4, seed=seed)
+
+
+def make_small_llama(folder: Path, corpus: Sequence[str], *, layers: int, width: int, vocab: int) -> Path:
+    """Write a random Llama of any size, heads 64 wide, its tokenizer trained on `corpus`."""
+    tokenizer = _tokenizer(
+        HEADERS,
+        LLAMA_TEMPLATE,
+        split=LLAMA_SPLIT,
+        begin="<|begin_of_text|>",
+        end="<|eot_id|>",
+        vocab=vocab,
+        corpus=corpus,
+    )
+    return _llama(folder, tokenizer, layers=layers, width=width, heads=width // 64, seed=0)
+
+
+def _llama(folder: Path, tokenizer: PreTrainedTokenizerFast, *, layers: int, width: int, heads: int, seed: int) -> Path:
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=max(1, heads // 2),
         max_position_embeddings=2048,
         initializer_range=0.1,
         bos_token_id=tokenizer.bos_token_id,
