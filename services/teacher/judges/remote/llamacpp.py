@@ -3,24 +3,50 @@
 - Prompt: `/apply-template` renders the chat, without the beginning-of-text token where the tokenizer adds it;
   `/tokenize` with `add_special` adds it. The story is tokenised with `parse_special: false`: control tokens are text
   then, but user-defined ones are not, so its markers are broken all the same.
-- Joint and independent: `/completion` with a list of prompts as ids, `n_predict` 1, `n_probs`. The log-probabilities
-  are a softmax of the raw logits, before grammar and temperature. Where an answer's token is not among the first 64
-  and could still matter, more are asked for, up to all.
-- Sample: a GBNF grammar. `cache_prompt` is on (its default): numbers may differ in the last digits with what was
-  asked before.
+- Joint and independent: `/completion` with a prompt as ids, `n_predict` 1, `n_probs`. The log-probabilities are a
+  softmax of the raw logits, before grammar, temperature and `logit_bias`. Where an answer's token is not among the
+  first 64 and could still matter, more are asked for, up to all.
+- Sample: a GBNF grammar.
+- Slots share one cache of `n_ctx` tokens (`--kv-unified`), and prompts that do not fit it together all fail with
+  HTTP 500: no more are sent at once than fit.
+- `cache_prompt` is on and keys and values are float16, both by default: numbers differ in the third digit after the
+  point from what float32 gives, and a little with what was asked before.
 """
 
+import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from services.teacher.judges.remote.dialect import Description, Draw, Piece, Sampled
 from services.teacher.judges.remote.fields import as_dict, field, limit_at, rows, text_at
+from services.teacher.judges.remote.http import Http, together
 from services.teacher.judges.remote.tokens import TEMPLATE_CONSTANTS, TokenDialect
-from services.teacher.judges.remote.tree import NEGLIGIBLE, AnswerTree, MalformedAnswerError, Path, Token
+from services.teacher.judges.remote.tree import NEGLIGIBLE, AnswerTree, Path, Token, checked
 
 TOPS = (64, 2048, 1_000_000)  # the server cuts the last at its vocabulary
+FORCED = 1000.0  # added to a logit, it makes the token certain
 NEUTRAL = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0, "stream": False}
+
+
+class _Room:
+    """Tokens that fit the server at once; whoever does not fit waits, but nobody waits for an empty server."""
+
+    def __init__(self, tokens: int) -> None:
+        self._tokens, self._used, self._freed = tokens, 0, asyncio.Condition()
+
+    @asynccontextmanager
+    async def taken(self, tokens: int) -> AsyncIterator[None]:
+        async with self._freed:
+            await self._freed.wait_for(lambda: not self._used or self._used + tokens <= self._tokens)
+            self._used += tokens
+        try:
+            yield
+        finally:
+            self._used -= tokens
+            async with self._freed:
+                self._freed.notify_all()
 
 
 class LlamacppDialect(TokenDialect):
@@ -29,11 +55,17 @@ class LlamacppDialect(TokenDialect):
     backend = "llamacpp"
     constrains = True
 
+    def __init__(self, http: Http, model: str | None) -> None:
+        super().__init__(http, model)
+        self._room = _Room(2**31)
+
     async def describe(self) -> Description:
         """See `Dialect`. The model is its alias, else its file's name; the revision the build and the file's size."""
         props = as_dict(await self.http.get("/props"))
         settings = props.get("default_generation_settings")
         self.context = limit_at(settings, "n_ctx") if isinstance(settings, dict) else None
+        if self.context is not None:
+            self._room = _Room(self.context)
         path = str(props.get("model_path") or "").replace("\\", "/").rsplit("/", 1)[-1]
         models = as_dict(await self.http.get("/v1/models")).get("data") or [{}]
         meta = as_dict(models[0]).get("meta") or {}
@@ -64,29 +96,31 @@ class LlamacppDialect(TokenDialect):
         return [Piece(int(field(token, "id")), _text(field(token, "piece"))) for token in found]
 
     async def next_tokens(self, prompt: Any, paths: Sequence[Path], tree: AnswerTree) -> list[dict[Token, float]]:
-        """See `Dialect`: one request for all paths, and another for those of which too little came back."""
-        found: dict[Path, dict[Token, float]] = {}
-        for top in TOPS:
-            missing = [path for path in paths if path not in found or _unsure(found[path], tree.children[path])]
-            if missing:
-                found.update(zip(missing, await self._most_probable(prompt, missing, top), strict=True))
-        return [found[path] for path in paths]
+        """See `Dialect`: one request a path, and another where too little came back."""
+        return await together(*(self._next([*prompt, *path], tree.children[path]) for path in paths))
 
-    async def _most_probable(self, prompt: Any, paths: Sequence[Path], top: int) -> list[dict[Token, float]]:
-        asked = {
-            **NEUTRAL,
-            "prompt": [[*prompt, *path] for path in paths],
-            "n_predict": 1,
-            "n_probs": top,
-            "temperature": 0.0,
-        }
-        answer = await self.http.post("/completion", asked)
-        answers = answer if isinstance(answer, list) else [answer]  # one prompt gets an object
-        if len(answers) != len(paths):
-            raise MalformedAnswerError(f"{len(paths)} prompts got {len(answers)} answers")
-        answers = sorted(answers, key=lambda one: int(as_dict(one).get("index", 0)))
-        tops = [rows(one, "completion_probabilities", 0, "top_logprobs") for one in answers]
-        return [{int(field(token, "id")): field(token, "logprob") for token in one} for one in tops]
+    async def _next(self, prompt: list[Any], wanted: Sequence[Token]) -> dict[Token, float]:
+        for top in TOPS:
+            asked = {
+                **NEUTRAL,
+                "prompt": prompt,
+                "n_predict": 1,
+                "n_probs": top,
+                "temperature": 0.0,
+                # What is written must be whole characters, or nothing is told of it. The numbers do not change by this.
+                "logit_bias": [[token, FORCED] for token in wanted],
+            }
+            answer = await self._completed(asked)
+            found = rows(answer, "completion_probabilities", 0, "top_logprobs")
+            known = checked({int(field(token, "id")): field(token, "logprob") for token in found})
+            if all(token in known for token in wanted) or math.exp(min(known.values(), default=0.0)) <= NEGLIGIBLE:
+                break
+        return known
+
+    async def _completed(self, asked: dict[str, Any]) -> Any:
+        """The answer of `/completion`, asked for when the prompt fits beside those under way."""
+        async with self._room.taken(len(asked["prompt"]) + asked["n_predict"]):
+            return await self.http.post("/completion", asked)
 
     async def sample(self, prompt: Any, draw: Draw) -> Sampled:
         """See `Dialect`."""
@@ -99,15 +133,9 @@ class LlamacppDialect(TokenDialect):
             "seed": draw.seed,
             "grammar": f'root ::= " "? {digits}',
         }
-        return Sampled(text_at(await self.http.post("/completion", asked), "content"))
+        return Sampled(text_at(await self._completed(asked), "content"))
 
 
 def _text(piece: object) -> str:
     """A piece of text; of a piece that is bytes, since it is no whole character, the text does not matter."""
     return piece if isinstance(piece, str) else "�"
-
-
-def _unsure(found: dict[Token, float], wanted: Sequence[Token]) -> bool:
-    """Whether a wanted token is missing that could have more than a negligible probability."""
-    values = [value for value in found.values() if isinstance(value, int | float)]
-    return any(token not in found for token in wanted) and math.exp(min([*values, 0.0])) > NEGLIGIBLE
