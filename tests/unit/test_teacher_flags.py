@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from services.teacher.audit import stories
 from services.teacher.flags import FLAGS, find_flags, flag_names
+from services.teacher.flags.__main__ import main, texts
 from services.teacher.rubric import Criterion, Rubric, load_rubric
 
 if TYPE_CHECKING:
@@ -210,3 +212,26 @@ def steps(call: Callable[[], object]) -> int:
 def test_steps_grow_with_the_length(fragment: str) -> None:
     short, long = (steps(partial(find_flags, fragment * n, RUBRIC)) for n in (500, 2000))
     assert long < 4.5 * short
+
+
+def test_rates_on_a_file_are_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "stories.jsonl"
+    path.write_text('{"text": "He ran."}\n{"story": "He ran home. 3 3 3"}\n{"text": "He ran </s> home. 3 3 3"}\n')
+    main([str(path)])
+    main([str(path), "--words", "3"])
+    _, rule, whole, _, _, cut = capsys.readouterr().out.splitlines()
+    assert whole == "| stories.jsonl | 3 | 66.67 | 66.67 | 0 | 0 | 0 | 33.33 | 0 | 0 | 0 | 0 |"
+    assert cut == "| stories.jsonl | 3 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 |"
+    assert rule.count("|") == whole.count("|")
+
+
+CORPORA = Path(__file__).parents[3] / "shared" / "data" / "corpora"
+
+
+@pytest.mark.parametrize(("name", "most"), [("childrens_stories.jsonl", 0.01), ("tinystories_sample.jsonl", 0.001)])
+def test_published_stories_of_a_students_length_are_hardly_ever_flagged(name: str, most: float) -> None:
+    if not (CORPORA / name).is_file():
+        pytest.skip(f"no {name} in ../shared/data/corpora")
+    cut = [" ".join(text.split()[:90]) for text in texts(CORPORA / name)]
+    flagged = [text for text in cut if find_flags(text, RUBRIC)]
+    assert len(flagged) <= most * len(cut), flagged[:5]

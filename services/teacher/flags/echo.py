@@ -15,7 +15,7 @@ GRADING = """readability coherence coherent incoherent creativity grammar gramma
 # A phrase of the rubric counts where it has two other words than these.
 COMMON = """a an the and or of in on at to from for with by as is are was were be it its this that which who what there
     not no but so too very more most some any all each one you your he she they i we than then if up out end middle
-    start do does has have had can could will would should"""
+    start do does has have had can could will would should see only whole cut off"""
 
 
 class Echo(NamedTuple):

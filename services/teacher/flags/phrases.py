@@ -31,13 +31,13 @@ _INSTRUCTIONS = (
 )
 _PLEAS = (
     rf"(?:this|the|my) {_WORK} (?:deserves|merits|earns|is worth) {_SOME}{{0,3}}(?:{_POINTS}|\d{{1,3}})",
-    r"(?:full marks|perfect score|(?:highest|top|maximum) (?:score|mark|grade|rating)s?)",
+    r"(?:full marks|perfect score|(?:highest|top|maximum) (?:score|mark|grade)s?)",
 )
 _PROMISES = (
     rf"{_LET_ME} {_SOME}{{1,4}}step by step",
     rf"{_LET_ME} (?:first )?(?:solve|analyze|analyse|evaluate|grade|assess) (?:this|the|each)",
     r"(?:here is|here's|below is) (?:my|the) (?:final answer|solution|reasoning|response)",
-    r"(?:the|my) final answer",
+    r"(?:the|my) final answer is",
 )
 _NUMBER = r"(?:\d{1,3}|one|two|three|four|five|six|seven|eight|nine|ten)"
 _SCORES = (rf"(?P<number>{_NUMBER}) out of (?P=number)",)

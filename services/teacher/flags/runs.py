@@ -18,7 +18,7 @@ _SAME_CHARACTER = re.compile(r"(\S)\1{15,}+")
 _MARKS = re.compile(r"[^\w\s]{16,}+")
 _BLANK = re.compile(r"\s{12,}+")
 _BETWEEN = re.compile(r"[\s,;:/|.-]{1,3}")
-_MIXED = re.compile(r"\d{1,2} \d{1,2}/\d{1,2}")  # one and a half, written 1 1/2
+_MIXED = re.compile(r"\d{1,2}[ -]\d{1,2}/\d{1,2}")  # one and a half, written 1 1/2
 
 
 def find(text: str, words: Words) -> Iterator[Found]:
