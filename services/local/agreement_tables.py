@@ -31,10 +31,11 @@ def show(parts: Iterator[Part], console: Console) -> None:
     """Print sentences and tables to a terminal."""
     for part in parts:
         if isinstance(part, str):
-            console.print(part, highlight=False)
+            console.print(f"\n{part}", highlight=False, markup=False)
             continue
-        table = Table(title=part.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-        table.pad_edge, table.padding = False, (0, 1, 0, 0)
+        console.print(f"\n{part.title}", style="bold", highlight=False, markup=False)
+        table = Table(box=box.SIMPLE_HEAD)
+        table.show_edge, table.pad_edge, table.padding = False, False, (0, 1, 0, 0)
         for number, column in enumerate(part.columns):
             table.add_column(column, justify="left" if number < part.texts else "right", overflow="fold")
         for row in part.rows:
@@ -67,8 +68,8 @@ def comparison_parts(comparison: Comparison) -> Iterator[Part]:
     )
     drawn = "prompts" if comparison.groups < comparison.pairs else "stories"
     yield Sheet(
-        f"Agreement of A and B, with 95 % intervals from a bootstrap over {comparison.groups} {drawn}",
-        ("", "weighted kappa", "Spearman", "bias (B - A)", "mean A", "mean B"),
+        f"Agreement, with 95 % intervals (bootstrap over {comparison.groups} {drawn}); A and B: means",
+        ("", "weighted kappa", "Spearman", "bias (B - A)", "A", "B"),
         [*map(_agreement_row, comparison.agreement)],
     )
     if comparison.not_shared:
