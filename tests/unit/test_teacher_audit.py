@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Sequence
+from random import Random
 
 import pytest
 from rich.console import Console
@@ -178,7 +179,13 @@ def test_the_interval_holds_the_mean_and_shrinks_with_more_stories() -> None:
     many = estimate([0.0, 1.0, 2.0, 3.0] * 25)
     assert few.low < few.mean == 1.5 < few.high
     assert few.low < many.low < many.mean < many.high < few.high
-    assert estimate([0.7]).low == estimate([0.7]).high == 0.7
+    assert estimate([0.7, 0.7]).low == estimate([0.7, 0.7]).high == 0.7
+
+
+def test_the_interval_of_six_stories_errs_about_as_seldom_as_it_says() -> None:
+    rng = Random(0)
+    low = [estimate([rng.gauss(0.0, 1.0) for _ in range(6)]).low for _ in range(500)]
+    assert 0.01 < sum(value > 0.0 for value in low) / len(low) < 0.05  # 2.5 % are meant; plain percentiles err in 7.5 %
 
 
 def printed(report: AuditReport, width: int) -> str:
