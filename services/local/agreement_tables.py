@@ -90,13 +90,12 @@ def comparison_parts(comparison: Comparison) -> Iterator[Part]:
 
 def _agreement_row(row: Agreement) -> tuple[str, ...]:
     estimates = (row.kappa, row.spearman, row.bias)
-    return (row.name, *(estimate_cell(e) for e in estimates), f"{row.mean_a:.2f}", f"{row.mean_b:.2f}")
+    return (row.name, *(estimate_cell(e) for e in estimates), _number(row.mean_a), _number(row.mean_b))
 
 
 def _map_parts(mapping: MapReport) -> Iterator[Part]:
     def cells(error: ScaleError) -> tuple[str, ...]:
-        spread = "-" if error.spread is None else f"{error.spread:.2f}"
-        return f"{error.bias:+.3f}", spread, f"{error.distance:.3f}", f"{error.rmse:.3f}"
+        return f"{error.bias:+.3f}", _number(error.spread), f"{error.distance:.3f}", f"{error.rmse:.3f}"
 
     yield Sheet(
         f"B's reward on A's scale: a map fitted on {mapping.reward_map.stories} stories",
@@ -150,11 +149,9 @@ def teacher_line(teacher: TeacherIdentity) -> str:
 
 def estimate_cell(estimate: Estimate) -> str:
     """A number with its interval."""
-    if estimate.value is None:
-        return "-"
     known = estimate.low is not None and estimate.high is not None
-    return f"{estimate.value:.2f}" + (f" ({estimate.low:.2f}, {estimate.high:.2f})" if known else "")
+    return _number(estimate.value) + (f" ({_number(estimate.low)}, {_number(estimate.high)})" if known else "")
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+    return "-" if value is None else f"{round(value, 2) + 0.0:.2f}"  # + 0.0: no -0.00

@@ -95,9 +95,10 @@ def _here(side: str, stories: Sequence[Story], advance: Advance) -> Scored:
     try:
         settings = TeacherSettings(redis_url=None)
         named = settings.teachers_file is not None and side in read_roster(settings).names
-        service = TeacherService(
-            settings if named else TeacherSettings(teacher=side, teachers_file=None, redis_url=None)
-        )
+        # The environment's reward map is for the teacher that it names, not for whoever is looked at here.
+        if not named:
+            settings = TeacherSettings(teacher=side, teachers_file=None, redis_url=None, reward_map=None)
+        service = TeacherService(settings)
     except (RosterError, RubricError) as error:
         raise CommandError(str(error), exit_code=1) from error
     except ValueError as error:

@@ -132,9 +132,12 @@ def test_named_teachers_are_compared(
         by_url = fabula("compare", "rules:", url, "--stories", stories, "--limit", 30, "--json")
         unknown = fabula("compare", "rules:", f"{client.base_url}?teacher=oracle", "--stories", stories)
         nonsense = fabula("compare", "rules:", f"{client.base_url}?mode=joint", "--stories", stories)
+    monkeypatch.setenv("FABULA_REWARD_MAP", "of-another-teacher.json")
+    bare = fabula("compare", "rules:", "rules:", "--stories", stories, "--limit", 30, "--json")
+    monkeypatch.delenv("FABULA_REWARD_MAP")
     monkeypatch.setenv("FABULA_TEACHERS_FILE", str(roster))
     by_name = fabula("compare", "mine", "panel", "--stories", stories, "--limit", 30, "--json")
-    for answer in (by_url, by_name):
+    for answer in (by_url, bare, by_name):
         assert answer.code == 0, answer.err
         found = Comparison.from_json(answer.out)
         assert found.pairs == 30
