@@ -38,16 +38,21 @@ _TAGS = {"NN": "NN", "NNS": "NNS", "VB": "VB", "VBD": "VBD", "VBN": "VBN", "VBG"
 }  # fmt: skip
 
 
+def read_train(folder: Path, name: str, most: int) -> Iterator[str]:
+    """The texts of split `train` of one corpus, until `most` words have been read."""
+    path, words = folder / name, 0
+    with gzip.open(path, "rt", encoding="utf-8") if name.endswith(".gz") else path.open(encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            if row["split"] == "train" and words < most:
+                words += len(row["text"].split())
+                yield row["text"]
+
+
 def train_texts(folder: Path, *, everything: bool = False) -> Iterator[str]:
-    """The texts of split `train`, at most the stated number of words a source unless `everything` is wanted."""
+    """The training texts of all corpora, at most the stated number of words a source unless `everything` is wanted."""
     for name, most in SOURCES.items():
-        path, words, limit = folder / name, 0, 10**9 if everything else most
-        with gzip.open(path, "rt", encoding="utf-8") if name.endswith(".gz") else path.open(encoding="utf-8") as lines:
-            for line in lines:
-                row = json.loads(line)
-                if row["split"] == "train" and words < limit:
-                    words += len(row["text"].split())
-                    yield row["text"]
+        yield from read_train(folder, name, 10**9 if everything else most)
 
 
 def dictionary_tags(words: list[str]) -> dict[str, tuple[str, ...]]:

@@ -20,6 +20,7 @@ SENTENCE_WORDS = 14  # a stretch: a sentence, or this many words of longer ones
 MEMORY = 12  # latest mentions of beings that a pronoun may choose from
 _INDEFINITE = frozenset({"a", "an", "another", "some"})
 _DEFINITE = frozenset({"the", "this", "that", "these", "those", "his", "her", "their", "its"})
+_POINTING = frozenset({"the", "this", "that"})
 _POSSESSIVE = frozenset({"his", "her", "their"})
 _FIRST_PERSON = frozenset({"i", "we", "my", "me", "our", "us"})
 _OPPOSITE = {"m": "f", "f": "m"}
@@ -35,6 +36,8 @@ class Continuity(NamedTuple):
     new_per_sentence: float  # entities met for the first time after the second sentence, a stretch
     lone_beings: float  # beings mentioned in one sentence only, a stretch
     misordered: float  # "a fox" after "the fox" had been met, a pronoun before its noun, a stretch
+    named: float  # like `linked`, but only by a noun or name said again, another noun for it, or the narrator's I
+    unprepared: float  # share of new things, after the first sentence, that come as "the ..." and hang on nothing
     beings: int  # different beings: names, and nouns for he or she
 
 
@@ -77,31 +80,35 @@ class _Tracker:
         self.entities: dict[str, _Entity] = {}
         self.recent: list[tuple[str, int]] = []  # beings and groups by latest mention, newest last
         self.pronouns = self.clashes = self.late_new = 0
-        self.resolved = self.misordered = 0.0
+        self.resolved = self.misordered = self.named = 0.0
+        self.new = self.unprepared = 0
         self.last_first_person = self.last_thing = -9
         self.owner_known = False  # whether the latest third-person pronoun had an antecedent
 
     def read(self, number: int, sentence: Sequence[Word]) -> float:
         """Take one sentence in; how strongly it is tied to those before, 0..1."""
-        link = 0.0
+        link = named = 0.0
         determiner = ""
         genders = _genders()
         for w in sentence:
             lower, label = w.token.lower, w.label
             if label in _NOUNS:
-                link = max(link, self._noun(number, w, determiner))
+                named = max(named, self._noun(number, w, determiner))
                 determiner = ""
             elif gender := genders.get(lower):
                 link = max(link, self._pronoun(number, gender, quoted=w.token.quoted))
                 determiner = lower
             elif lower in _FIRST_PERSON:
-                link = max(link, 0.8 * _tie(number - self.last_first_person))
+                tie = 0.8 * _tie(number - self.last_first_person)
+                link = max(link, tie)
+                named = named if w.token.quoted else max(named, tie)
                 self.last_first_person = number
             elif lower in _INDEFINITE or lower in _DEFINITE:
                 determiner = lower
             elif label not in _INSIDE_PHRASE:
                 determiner = ""
-        return link
+        self.named += named
+        return max(link, named)
 
     def _noun(self, number: int, w: Word, determiner: str) -> float:
         key = w.token.lower if w.label != "NNS" else _singular(w.token.lower)
@@ -114,6 +121,9 @@ class _Tracker:
             # `his mother` hangs on him, and a bridge on whom it leads to: neither comes out of nowhere.
             self.entities[key].anchored = bridge > 0.0 or (determiner in _POSSESSIVE and self.owner_known)
             self.late_new += number > 1 and not self.entities[key].anchored
+            if number > 0 and w.label == "NN":
+                self.new += 1
+                self.unprepared += determiner in _POINTING and not self.entities[key].anchored
             return bridge
         if determiner in _INDEFINITE and entity.definite and w.label == "NN":
             self.misordered += 1.0
@@ -187,6 +197,8 @@ class _Tracker:
             new_per_sentence=self.late_new / max(1.0, stretches - 2.0),
             lone_beings=sum(e.sentences == 1 and not e.anchored for e in beings) / max(1.0, stretches),
             misordered=self.misordered / max(1.0, stretches),
+            named=self.named / max(1, sentences - 1),
+            unprepared=self.unprepared / (self.new + 2.0),
             beings=len(beings),
         )
 

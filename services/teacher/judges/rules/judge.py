@@ -16,8 +16,12 @@ MODEL = "fabula-rules"
 # Whatever can change a verdict: the data, and the modules between a text and its levels.
 RULE_SET = (
     *(f"data/{name}" for name in ("groups.yaml", "lexicon.tsv.gz", "grammar.json.gz", "pairs.bloom")),
-    *(f"{name}.py" for name in ("classes", "cues", "discourse", "entities", "grammar", "lexicon", "measures", "pairs")),
-    *(f"{name}.py" for name in ("readability", "repetition", "scoring", "style", "text", "tricks")),
+    *(f"data/{name}" for name in ("topics.json.gz", "thread.json", "coherence.json")),
+    *(
+        f"{name}.py"
+        for name in ("classes", "cues", "curves", "discourse", "entities", "grammar", "lexicon", "measures")
+    ),
+    *(f"{name}.py" for name in ("pairs", "readability", "repetition", "scoring", "style", "text", "topics", "tricks")),
 )
 
 

@@ -10,6 +10,7 @@ from services.teacher.judges.rules.readability import Readability, readability
 from services.teacher.judges.rules.repetition import Repetition, repetition
 from services.teacher.judges.rules.style import Style, style
 from services.teacher.judges.rules.text import read
+from services.teacher.judges.rules.topics import Topics, topics
 from services.teacher.judges.rules.tricks import Tricks, flags, tricks
 
 MIN_WORDS, MIN_OPEN_WORDS = 4, 12
@@ -27,6 +28,7 @@ class Measures:
     continuity: Continuity | None = None
     discourse: Discourse | None = None
     style: Style | None = None
+    topics: Topics | None = None
     tricks: Tricks | None = None
 
     @property
@@ -39,7 +41,7 @@ class Measures:
     def flat(self) -> dict[str, float]:
         """`group.feature` -> value, for reports."""
         out: dict[str, float] = {"words": self.words, "sentences": self.sentences}
-        for name in ("readability", "repetition", "continuity", "discourse", "style", "tricks"):
+        for name in ("readability", "repetition", "continuity", "discourse", "style", "topics", "tricks"):
             features = getattr(self, name)
             if features is not None:
                 out |= {f"{name}.{key}": float(value) for key, value in features._asdict().items()}
@@ -73,5 +75,6 @@ def measure(text: str) -> Measures:
         continuity=continuity(sentences),
         discourse=discourse(sentences, closed=document.sentences[-1].closed),
         style=style(sentences),
+        topics=topics(sentences),
         tricks=tricks(sentences),
     )

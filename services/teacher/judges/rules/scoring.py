@@ -1,38 +1,19 @@
-"""From measures to levels: every constant of the rule set stands here.
+"""From measures to levels: every constant that was set by hand stands here.
 
-A *quality* is a feature put through a logistic curve: LOW at its `low` and HIGH at its `high`, with a slope everywhere,
-so that a learner always finds a direction. Qualities that must all hold are multiplied, each to the
-power of its weight over the largest (the weakest counts most); ingredients that may stand in for each other are
-averaged.
+A *quality* is a feature put through a logistic curve (curves.py), so that a learner always finds a direction. Qualities
+that must all hold are multiplied, each to the power of its weight over the largest (the weakest counts most);
+ingredients that may stand in for each other are averaged.
 """
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
 
+from services.teacher.judges.rules.curves import Curve, fitted
 from services.teacher.judges.rules.measures import Measures
 
 TOP = 3.0
 SOFTNESS = 0.65  # power of a product of qualities: without it two faults leave so little that no third one counts
 FLOOR = 0.06  # quality that a failed condition leaves, so that the others still count
-
-LOW, HIGH = 0.10, 0.97
-_LOGIT_LOW, _LOGIT_HIGH = math.log(LOW / (1.0 - LOW)), math.log(HIGH / (1.0 - HIGH))
-
-
-class Curve(NamedTuple):
-    """Quality LOW at `low`, HIGH at `high`; falling where low > high. `weight` among its fellows."""
-
-    low: float
-    high: float
-    weight: float
-
-    def quality(self, value: float) -> float:
-        """The feature's quality, in (0, 1)."""
-        slope = (_LOGIT_HIGH - _LOGIT_LOW) / (self.high - self.low)
-        exponent = max(-40.0, min(40.0, _LOGIT_LOW + slope * (value - self.low)))
-        return 1.0 / (1.0 + math.exp(-exponent))
-
 
 # What must hold for a text to be readable.
 READABILITY: Mapping[str, Curve] = {
@@ -50,20 +31,7 @@ READABILITY: Mapping[str, Curve] = {
     "readability.mark_errors": Curve(9.0, 0.6, 0.6),
     "repetition.stale_sentences": Curve(0.9, 0.2, 0.5),
 }
-# What makes a text hang together.
-COHERENCE: Mapping[str, Curve] = {
-    "continuity.linked": Curve(0.20, 0.80, 2.0),
-    "continuity.chained": Curve(0.20, 0.75, 1.5),
-    "continuity.resolved": Curve(0.55, 0.92, 1.2),
-    "discourse.tense": Curve(0.65, 0.96, 1.2),
-    "style.content_types": Curve(0.08, 0.42, 1.2),
-    "discourse.arc": Curve(0.05, 0.85, 2.0),
-    "discourse.connective_kinds": Curve(-0.1, 0.30, 0.4),
-    "discourse.closure": Curve(-0.2, 0.9, 0.6),
-    "discourse.ended": Curve(0.0, 1.0, 1.8),
-    "discourse.opener": Curve(-0.3, 1.0, 0.5),
-    "repetition.moving_ttr": Curve(0.50, 0.76, 1.0),
-}
+# What makes a text hang together stands in data/coherence.json, fitted by fit.py to readers' ratings.
 # What breaks it.
 COHERENCE_LIMITS: Mapping[str, Curve] = {
     "words": Curve(8.0, 65.0, 2.5),
@@ -71,13 +39,13 @@ COHERENCE_LIMITS: Mapping[str, Curve] = {
     "repetition.stale_sentences": Curve(0.50, 0.03, 2.0),
     "repetition.repeated_trigrams": Curve(0.40, 0.04, 2.0),
     "repetition.repeated_frames": Curve(0.70, 0.05, 1.0),
-    "continuity.linked": Curve(0.05, 0.68, 2.0),
-    "continuity.chained": Curve(0.05, 0.62, 1.3),
+    "continuity.linked": Curve(0.0, 0.45, 1.5),
+    "continuity.chained": Curve(0.0, 0.45, 1.3),
     "continuity.lone_beings": Curve(1.0, 0.15, 1.5),
-    "continuity.new_per_sentence": Curve(3.5, 1.2, 1.0),
+    "continuity.new_per_sentence": Curve(4.0, 1.8, 1.0),
     "continuity.clashes": Curve(0.35, 0.0, 1.3),
-    "continuity.misordered": Curve(0.40, 0.0, 1.5),
-    "discourse.misplaced": Curve(0.70, 0.10, 1.0),
+    "continuity.misordered": Curve(0.30, 0.0, 2.5),
+    "discourse.misplaced": Curve(0.60, 0.05, 1.5),
     "discourse.tense": Curve(0.35, 0.85, 1.0),
     "style.unattributed": Curve(0.90, 0.20, 1.0),
     "discourse.connective_excess": Curve(1.0, 0.05, 1.5),
@@ -85,6 +53,9 @@ COHERENCE_LIMITS: Mapping[str, Curve] = {
     "tricks.grading": Curve(4.0, 0.5, 1.0),
     "tricks.number_row": Curve(4.0, 0.5, 1.0),
 }
+# How surely it is one story: the log-odds of data/thread.json. A longer text has scenes, between which threads break.
+THREAD = Curve(-3.0, 2.0, 1.0)
+SCENE = 80  # words up to which the thread counts in full
 # What makes a text engaging.
 CREATIVITY: Mapping[str, Curve] = {
     "repetition.moving_ttr": Curve(0.55, 0.88, 2.0),
@@ -121,10 +92,18 @@ def levels(measures: Measures) -> dict[str, float]:
     values = measures.flat()
     readability = TOP * _all_of(READABILITY, values)
     readable = READABLE.quality(readability)
-    coherence = TOP * _any_of(COHERENCE, values) * _all_of(COHERENCE_LIMITS, values) * readable
+    coherence = TOP * fitted("coherence").score(values) * unbroken(values)
     followed = FOLLOWED.quality(coherence) ** FOLLOWED.weight
     creativity = TOP * _any_of(CREATIVITY, values) * _all_of(CREATIVITY_LIMITS, values) * readable * followed
     return {"readability": readability, "coherence": coherence, "creativity": creativity}
+
+
+def unbroken(values: Mapping[str, float]) -> float:
+    """What the limits leave of coherence, 0..1, and what can be read of it."""
+    thread = FLOOR + (1.0 - FLOOR) * THREAD.quality(fitted("thread").score(values))
+    one_story = thread ** (THREAD.weight * min(1.0, SCENE / values["words"]))
+    readable = READABLE.quality(TOP * _all_of(READABILITY, values))
+    return float(_all_of(COHERENCE_LIMITS, values) * one_story * readable)
 
 
 def _all_of(curves: Mapping[str, Curve], values: Mapping[str, float]) -> float:
