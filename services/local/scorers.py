@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,11 +16,10 @@ from services.local.errors import CommandError
 from services.local.scoring import settings_problem
 
 if TYPE_CHECKING:
-    from services.teacher.desk import Judged, Panel, Work
+    from services.teacher.desk import Desk, Judged, Panel, Work
 
 CHUNK_STORIES = 64
 CHUNKS_IN_HAND = 4  # a judge with several lanes has work for all of them
-BUILD_WAIT_S = 3600.0  # a large model may have to be downloaded first
 
 Advance = Callable[[int], None]
 
@@ -86,31 +86,34 @@ def _by_url(url: str, stories: Sequence[Story], advance: Advance) -> Scored:
 
 def _here(side: str, stories: Sequence[Story], advance: Advance) -> Scored:
     # Imported here: a judge may bring torch, and most commands need none.
+    from services.teacher.desk import Panel
     from services.teacher.judges.base import JudgeUnavailableError
     from services.teacher.roster import RosterError, read_roster
     from services.teacher.rubric import RubricError
     from services.teacher.service import TeacherService
     from services.teacher.settings import TeacherSettings
 
-    try:
-        settings = TeacherSettings(redis_url=None)
-        named = settings.teachers_file is not None and side in read_roster(settings).names
-        # The environment's reward map is for the teacher that it names, not for whoever is looked at here.
-        if not named:
-            settings = TeacherSettings(teacher=side, teachers_file=None, redis_url=None, reward_map=None)
-        service = TeacherService(settings)
-    except (RosterError, RubricError) as error:
-        raise CommandError(str(error), exit_code=1) from error
-    except ValueError as error:
-        raise CommandError(settings_problem(error)) from error
-    try:
-        panel = service.registry.panel((side,) if named else (), wait_s=BUILD_WAIT_S)
-        verdicts = [verdict for judged in _judged(panel, stories, advance) for verdict in judged.verdicts]
-        return Scored(panel.identity, list(verdicts))
-    except (JudgeUnavailableError, ValueError) as error:
-        raise CommandError(f"{side}: {error}", exit_code=1) from error
-    finally:
-        service.stop()
+    with ExitStack() as closing:
+        try:
+            settings = TeacherSettings(redis_url=None)
+            named = settings.teachers_file is not None and side in read_roster(settings).names
+            if not named:  # the environment's reward map is for its own teacher, not for whoever is looked at here
+                settings = TeacherSettings(teacher=side, teachers_file=None, redis_url=None, reward_map=None)
+            service = TeacherService(settings)
+            closing.callback(service.stop)
+            roster = service.registry.roster()
+            desks: dict[str, Desk] = {}
+            for name in roster.members((side,) if named else ()):
+                # Not through the registry, which goes on trying where a server is away: here somebody waits.
+                desks[name] = service._build_desk(name, roster.teachers[name])
+                closing.callback(desks[name].close)
+            panel = Panel(desks)
+            verdicts = [verdict for judged in _judged(panel, stories, advance) for verdict in judged.verdicts]
+            return Scored(panel.identity, list(verdicts))
+        except (JudgeUnavailableError, RosterError, RubricError) as error:
+            raise CommandError(f"{side}: {error}", exit_code=1) from error
+        except ValueError as error:
+            raise CommandError(settings_problem(error)) from error
 
 
 def _judged(panel: "Panel", stories: Sequence[Story], advance: Advance) -> Iterator["Judged"]:

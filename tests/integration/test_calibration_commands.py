@@ -199,6 +199,7 @@ def test_the_rules_judge_is_calibrated_here(fabula: Command, ratings: Path) -> N
     ("arguments", "message"),
     [
         (("compare", "oracle:", "rules:"), "unknown backend 'oracle'"),
+        (("compare", "vllm:http://127.0.0.1:1", "rules:"), "vllm:http://127.0.0.1:1: "),
         (("compare", "none.jsonl", "rules:"), "recording 'none.jsonl' cannot be read"),
         (("compare", "http://127.0.0.1:1", "rules:"), "no teacher answers at http://127.0.0.1:1"),
         (("compare", "rules:", "rules:", "--json", "--markdown"), "--json and --markdown exclude each other"),
