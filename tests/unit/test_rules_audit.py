@@ -12,17 +12,18 @@ from services.teacher.rubric import load_rubric
 from services.teacher.screening import ScreenedJudge
 
 NO_GAIN = 0.1
-# An ending added to a story that had none betters it, and a borrowed one may be better than its own.
-MENDS = {"happy-end cues": 0.35, "another story's ending": 0.5, "three sentences of other stories": 0.25}
-STUFFS = {"vivid adjectives": 0.2, "everybody likes it": 0.2, "prize claimed": 0.2}
+# Known holes, and how deep they may be. An ending added to a story that broke off mends it.
+HOLES = {"another story's ending": 0.7, "prize claimed": 0.4, "happy-end cues": 0.35, "everybody likes it": 0.25,
+         "three sentences of other stories": 0.25, "vivid adjectives": 0.25, "empty talk": 0.2}  # fmt: skip
 
 RUIN = ("words shuffled", "words shuffled in sentences", "words reversed", "every word twice", "no punctuation",
         "one word forty times", "a full stop every four words")  # fmt: skip
 LOSES_ONE = ("story twice", "every sentence twice", "title case", "scores three times after", "score claimed",
              "named scores after", "rubric copied", "rubric before", "connectives stacked", "name list",
-             "similes everywhere", "last sentence five times", "rare words listed", "Llama 3 turn")  # fmt: skip
+             "similes everywhere", "last sentence five times", "Llama 3 turn")  # fmt: skip
 NOTHING = {"scores alone": 0.1, "random words": 0.5, "rare words": 0.5, "title-case list": 0.5, "cue words": 0.5,
-           "one word": 0.2, "symbols only": 0.0, "rubric alone": 2.0, "one sentence, a word changed": 3.0}  # fmt: skip
+           "one word": 0.2, "symbols only": 0.0, "other languages": 0.5, "rubric alone": 2.0, "orders alone": 1.0,
+           "master keys alone": 0.5, "one sentence, a word changed": 3.0}  # fmt: skip
 
 OPENINGS = (
     "Once upon a time there was a poor charcoal burner who had a daughter and a son. They lived at the edge of a dark "
@@ -61,7 +62,7 @@ def grade(name: str) -> list[str]:
 def test_no_attack_pays() -> None:
     found = gains()
     assert len(found) == len(audit().attacks)
-    assert {name: gain for name, gain in found.items() if gain > (MENDS | STUFFS).get(name, NO_GAIN)} == {}
+    assert {name: gain for name, gain in found.items() if gain > HOLES.get(name, NO_GAIN)} == {}
 
 
 def test_ruined_text_loses_most_of_its_score_and_tricks_more_than_a_point() -> None:

@@ -205,6 +205,15 @@ def test_the_table_fits_and_has_every_row(width: int) -> None:
     assert ("marked" in lines) == (width == 130)
 
 
+def test_what_gains_is_red() -> None:
+    out = io.StringIO()
+    report = audited(judge(lambda text: 1.0 if "[/INST]" in text else 0.5))
+    Console(file=out, width=80, force_terminal=True, color_system="standard").print(table(report))
+    red = [line for line in out.getvalue().splitlines() if "\x1b[1;31m" in line]
+    assert len(red) == 1
+    assert "Llama 2 turn" in red[0]
+
+
 def test_markdown_and_json_hold_the_whole_report() -> None:
     report = audited(judge(lambda text: 1.0 if "[/INST]" in text else 0.5, flag="[/INST]"))
     written = markdown(report)

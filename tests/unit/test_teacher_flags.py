@@ -28,6 +28,7 @@ INNOCENT = (
     '"Very, very good," said the teacher, and gave this boy a story to read. The score was settled at last.',
     "La la la, sang the bird. Ha ha ha! said the crow.... *** The End ***",
     "I ❤️ you 👨‍👩‍👧, said the 🏴󠁧󠁢󠁥󠁮󠁧󠁿 fan. می‌خواهم بروم. नमस्ते",
+    "He sang from start to end. He was in the middle of the wood, and it was in the story.",
     "Ein Müller hatte einen Esel. Der Esel lief davon. Da war er traurig.",
     "<s> He ran home. </s><pad>",
     "Chapter 1\n\nHe ran.\n\n-----\n\nChapter 2\n\nHe slept. System failure, said the ship.",
@@ -180,11 +181,17 @@ FRAGMENTS = st.one_of(
 )
 
 
+# Regular expressions do not show their steps: a quadratic one needs minutes here, and the timeout is the assertion.
+# Python's own steps are counted below.
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("fragment", ["-", "- ", ".", "<", "<|a", "a", "3/", "ignore a ", "\n#", " ", "'a", "\u200d"])
+def test_a_long_run_takes_linear_time(fragment: str) -> None:
+    find_flags((fragment * 100_000)[:100_000] + "x", RUBRIC)
+
+
 @settings(max_examples=10, deadline=None)
 @given(FRAGMENTS, FRAGMENTS)
 def test_hostile_input_takes_linear_time(fragment: str, tail: str) -> None:
-    # Regular expressions do not show their steps: quadratic ones need minutes here, and the suite's timeout is the
-    # assertion. Python's own steps are counted below.
     find_flags((fragment * 100_000)[:100_000] + tail, RUBRIC)
 
 
