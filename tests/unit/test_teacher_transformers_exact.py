@@ -1,7 +1,7 @@
 """The language-model judge's numbers against plain token-by-token computation, on three families of models."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import pytest
 import torch
@@ -31,15 +31,6 @@ STORY = STORIES[1]
 TOKENS = {"llama": ["2Ġ1", "Ġ", "2"], "qwen2": ["2", "Ġ", "1", "Ġ", "2"], "neox": ["2", "Ġ1", "Ġ2"]}
 LEAVES = {"llama": 64, "qwen2": 64, "neox": 128}  # GPT-NeoX begins an answer with "2" or with " 2"
 CRITICAL = 0.001  # chance that a right implementation fails for another seed
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Tiny products gain nothing from threads, and lose much on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module", params=MAKERS)
