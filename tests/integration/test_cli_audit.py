@@ -2,6 +2,7 @@
 
 import io
 import json
+from functools import cache
 
 import pytest
 import typer
@@ -24,6 +25,7 @@ def quiet() -> Console:
     return Console(file=io.StringIO())
 
 
+@cache
 def expected() -> AuditReport:
     judge = WordJudge()
     screened = ScreenedJudge(judge, judge.rubric, max_chars=100_000)
