@@ -70,9 +70,9 @@ class TableDialect(Dialect):
                 raise error
         return frame.head + fenced + frame.tail
 
-    async def next_tokens(self, prompt: Any, paths: Sequence[Path], tree: AnswerTree) -> list[dict[Token, float]]:
+    async def next_tokens(self, prompt: Any, paths: Sequence[Path], tree: AnswerTree) -> dict[Path, dict[Token, float]]:
         self.asked += paths
-        return [{" ": 0.0} if path and path[-1] != " " else dict(self.logprobs) for path in paths]
+        return {path: {" ": 0.0} if path and path[-1] != " " else dict(self.logprobs) for path in paths}
 
     async def sample(self, prompt: Any, draw: Draw) -> Sampled:
         self.drawn.append(draw)

@@ -11,6 +11,7 @@ from services.teacher.judges.remote.tree import (
     MalformedAnswerError,
     Path,
     Reached,
+    Token,
     answer_probabilities,
     checked,
     extend,
@@ -51,7 +52,7 @@ async def open_question(dialect: Dialect, rubric: Rubric) -> Question:
 
 
 async def scored(dialect: Dialect, question: Question, fenced: str, temperature: float) -> Found:
-    """The distribution over the question's answers for a story, by one round of questions a token of the answer.
+    """The distribution over the question's answers for a story, by a round of questions for every digit of the answer.
 
     The first round asks about the prompt alone, so that the server has it in its prefix cache when the others come.
     Answers so far that are next to impossible are not asked about (`tree.NEGLIGIBLE`).
@@ -59,11 +60,14 @@ async def scored(dialect: Dialect, question: Question, fenced: str, temperature:
     tree = question.tree
     prompt = await dialect.prompt(question.frame, fenced, tree)
     reached: dict[Path, Reached] = {ROOT: Reached(0.0, 0.0)}
+    known: dict[Path, dict[Token, float]] = {}
     paths = [ROOT]
     while paths:
+        if unknown := [path for path in paths if path not in known]:
+            known |= await dialect.next_tokens(prompt, unknown, tree)
         grown: dict[Path, Reached] = {}
-        for path, found in zip(paths, await dialect.next_tokens(prompt, paths, tree), strict=True):
-            grown |= extend(tree, path, reached[path], checked(found), temperature)
+        for path in paths:
+            grown |= extend(tree, path, reached[path], checked(known[path]), temperature)
         reached |= grown
         paths = worth_asking(tree, grown)
     probabilities, coverage = answer_probabilities(tree, reached)
@@ -75,7 +79,7 @@ async def drawn(dialect: Dialect, question: Question, fenced: str, draw: Draw) -
     """One answer for a story, and the coverage: the probability, unconstrained, that it begins as a valid one does."""
     prompt, tree = await dialect.prompt(question.frame, fenced, question.tree), question.tree
     sampled = await dialect.sample(prompt, draw)
-    first = sampled.first if sampled.first is not None else (await dialect.next_tokens(prompt, [ROOT], tree))[0]
+    first = sampled.first if sampled.first is not None else (await dialect.next_tokens(prompt, [ROOT], tree))[ROOT]
     grown = extend(tree, ROOT, Reached(0.0, 0.0), checked(first), 1.0)
     return sampled.text, min(1.0, sum(exp(reached.plain) for reached in grown.values()))
 

@@ -13,7 +13,15 @@ from typing import Any
 from services.teacher.judges.lm import prompt
 from services.teacher.judges.remote.dialect import Dialect, DialectError, Draw, Frame, Sampled
 from services.teacher.judges.remote.fields import field, rows, text_at
-from services.teacher.judges.remote.tree import AnswerTree, MalformedAnswerError, Path, Token, build_tree, logsumexp
+from services.teacher.judges.remote.tree import (
+    ROOT,
+    AnswerTree,
+    MalformedAnswerError,
+    Path,
+    Token,
+    build_tree,
+    logsumexp,
+)
 from services.teacher.rubric import Rubric
 
 TOP = 20
@@ -57,10 +65,10 @@ class ChatDialect(Dialect):
         system, user = self.shown(frame, fenced).removeprefix(SYSTEM).split(USER, 1)
         return [{"role": "system", "content": system}, {"role": "user", "content": user}]
 
-    async def next_tokens(self, prompt: Any, paths: Sequence[Path], tree: AnswerTree) -> list[dict[Token, float]]:
+    async def next_tokens(self, prompt: Any, paths: Sequence[Path], tree: AnswerTree) -> dict[Path, dict[Token, float]]:
         """See `Dialect`: after the prompt alone."""
         _, tokens = await self.complete(Ask(prompt, max_tokens=1, temperature=self.temperature_to_look, seed=0))
-        return [by_text(tokens)]
+        return {ROOT: by_text(tokens)}
 
     async def sample(self, prompt: Any, draw: Draw) -> Sampled:
         """See `Dialect`: with log-probabilities, so that there is no need to ask and to pay twice."""

@@ -106,9 +106,11 @@ class Dialect(ABC):
         """The prompt for a story, fenced and free of markers. Raises StoryRefusedError where it cannot be asked."""
 
     @abstractmethod
-    async def next_tokens(self, prompt: Any, paths: Sequence[Path], tree: AnswerTree) -> list[dict[Token, float]]:
-        """Log-probabilities of the next token after the prompt and each path of the same depth: those of the tree's
-        children as far as they can be had, and of other tokens. Not yet checked."""
+    async def next_tokens(self, prompt: Any, paths: Sequence[Path], tree: AnswerTree) -> dict[Path, dict[Token, float]]:
+        """Log-probabilities of the next token after the prompt and each path, all of one depth: those of the tree's
+        children as far as they can be had, and of other tokens; not yet checked. Also after the paths that these are
+        forced to go on to, where that costs no further question.
+        """
 
     @abstractmethod
     async def sample(self, prompt: Any, draw: Draw) -> Sampled:

@@ -7,8 +7,9 @@
   softmax of the raw logits, before grammar, temperature and `logit_bias`. Where an answer's token is not among the
   first 64 and could still matter, more are asked for, up to all.
 - Sample: a GBNF grammar.
-- Slots share one cache of `n_ctx` tokens (`--kv-unified`), and prompts that do not fit it together all fail with
-  HTTP 500: no more are sent at once than fit.
+- Each slot has a cache of `n_ctx` tokens, or all share one (`--kv-unified`, the default where `-np` is left out), which
+  the server does not tell. Prompts that do not fit a shared one together fail, all of them, with HTTP 500; from the
+  first time on no more are sent at once than fit it.
 - `cache_prompt` is on and keys and values are float16, both by default: numbers differ in the third digit after the
   point from what float32 gives, and a little with what was asked before.
 """
@@ -21,11 +22,12 @@ from typing import Any
 
 from services.teacher.judges.remote.dialect import Description, Draw, Piece, Sampled
 from services.teacher.judges.remote.fields import as_dict, field, limit_at, rows, text_at
-from services.teacher.judges.remote.http import Http, together
+from services.teacher.judges.remote.http import Http, ServerFaultError, together
 from services.teacher.judges.remote.tokens import TEMPLATE_CONSTANTS, TokenDialect
 from services.teacher.judges.remote.tree import NEGLIGIBLE, AnswerTree, Path, Token, checked
 
 TOPS = (64, 2048, 1_000_000)  # the server cuts the last at its vocabulary
+FULL = "Context size has been exceeded"
 FORCED = 1000.0  # added to a logit, it makes the token certain
 NEUTRAL = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0, "stream": False}
 
@@ -34,12 +36,12 @@ class _Room:
     """Tokens that fit the server at once; whoever does not fit waits, but nobody waits for an empty server."""
 
     def __init__(self, tokens: int) -> None:
-        self._tokens, self._used, self._freed = tokens, 0, asyncio.Condition()
+        self.tokens, self._used, self._freed = tokens, 0, asyncio.Condition()
 
     @asynccontextmanager
     async def taken(self, tokens: int) -> AsyncIterator[None]:
         async with self._freed:
-            await self._freed.wait_for(lambda: not self._used or self._used + tokens <= self._tokens)
+            await self._freed.wait_for(lambda: not self._used or self._used + tokens <= self.tokens)
             self._used += tokens
         try:
             yield
@@ -64,8 +66,7 @@ class LlamacppDialect(TokenDialect):
         props = as_dict(await self.http.get("/props"))
         settings = props.get("default_generation_settings")
         self.context = limit_at(settings, "n_ctx") if isinstance(settings, dict) else None
-        if self.context is not None:
-            self._room = _Room(self.context)
+        self._room.tokens = (self.context or 2**31) * (limit_at(props, "total_slots") or 1)
         path = str(props.get("model_path") or "").replace("\\", "/").rsplit("/", 1)[-1]
         models = as_dict(await self.http.get("/v1/models")).get("data") or [{}]
         meta = as_dict(models[0]).get("meta") or {}
@@ -95,32 +96,44 @@ class LlamacppDialect(TokenDialect):
         found = rows(await self.http.post("/tokenize", asked), "tokens")
         return [Piece(int(field(token, "id")), _text(field(token, "piece"))) for token in found]
 
-    async def next_tokens(self, prompt: Any, paths: Sequence[Path], tree: AnswerTree) -> list[dict[Token, float]]:
-        """See `Dialect`: one request a path, and another where too little came back."""
-        return await together(*(self._next([*prompt, *path], tree.children[path]) for path in paths))
+    async def next_tokens(self, prompt: Any, paths: Sequence[Path], tree: AnswerTree) -> dict[Path, dict[Token, float]]:
+        """See `Dialect`: one request a path and those that it is forced to go on to; another where too little came."""
+        found: dict[Path, dict[Token, float]] = {}
+        for each in await together(*(self._after(prompt, path, tree) for path in paths)):
+            found |= each
+        return found
 
-    async def _next(self, prompt: list[Any], wanted: Sequence[Token]) -> dict[Token, float]:
+    async def _after(self, prompt: list[Any], path: Path, tree: AnswerTree) -> dict[Path, dict[Token, float]]:
+        ahead = tree.forced(path)
+        paths = [path] if ahead is None else [path, ahead]
         for top in TOPS:
             asked = {
                 **NEUTRAL,
-                "prompt": prompt,
-                "n_predict": 1,
+                "prompt": [*prompt, *path],
+                "n_predict": len(paths),
                 "n_probs": top,
                 "temperature": 0.0,
                 # What is written must be whole characters, or nothing is told of it. The numbers do not change by this.
-                "logit_bias": [[token, FORCED] for token in wanted],
+                "logit_bias": [[token, FORCED] for token in tree.children[path]],
             }
             answer = await self._completed(asked)
-            found = rows(answer, "completion_probabilities", 0, "top_logprobs")
-            known = checked({int(field(token, "id")): field(token, "logprob") for token in found})
-            if all(token in known for token in wanted) or math.exp(min(known.values(), default=0.0)) <= NEGLIGIBLE:
+            places = [rows(answer, "completion_probabilities", i, "top_logprobs") for i in range(len(paths))]
+            found = [checked({int(field(t, "id")): field(t, "logprob") for t in place}) for place in places]
+            if all(_enough(known, tree.children[p]) for p, known in zip(paths, found, strict=True)):
                 break
-        return known
+        return dict(zip(paths, found, strict=True))
 
     async def _completed(self, asked: dict[str, Any]) -> Any:
         """The answer of `/completion`, asked for when the prompt fits beside those under way."""
         async with self._room.taken(len(asked["prompt"]) + asked["n_predict"]):
-            return await self.http.post("/completion", asked)
+            believed = self._room.tokens
+            try:
+                return await self.http.post("/completion", asked)
+            except ServerFaultError as error:
+                if FULL not in str(error) or self.context is None or believed <= self.context:
+                    raise
+                self._room.tokens = self.context
+        return await self._completed(asked)
 
     async def sample(self, prompt: Any, draw: Draw) -> Sampled:
         """See `Dialect`."""
@@ -139,3 +152,8 @@ class LlamacppDialect(TokenDialect):
 def _text(piece: object) -> str:
     """A piece of text; of a piece that is bytes, since it is no whole character, the text does not matter."""
     return piece if isinstance(piece, str) else "�"
+
+
+def _enough(known: dict[Token, float], wanted: Sequence[Token]) -> bool:
+    """Whether all wanted tokens came back, or those that did not have next to no probability."""
+    return all(token in known for token in wanted) or math.exp(min(known.values(), default=0.0)) <= NEGLIGIBLE

@@ -37,7 +37,7 @@ async def probe(dialect: Dialect, questions: tuple[Question, ...], mode: Mode, d
 async def _digits(dialect: Dialect, question: Question, prompt: Any) -> int:
     """How many levels came back with a log-probability as the first of an answer."""
     tree, levels = question.tree, question.rubric.levels
-    found = checked((await dialect.next_tokens(prompt, [ROOT], tree))[0])
+    found = checked((await dialect.next_tokens(prompt, [ROOT], tree))[ROOT])
     first = {path[0] for path in tree.leaves}
     per_level = tree.answers // levels
     seen = {answer // per_level for path, answer in tree.leaves.items() if path[0] in found}

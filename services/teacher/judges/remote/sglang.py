@@ -70,8 +70,9 @@ class SglangDialect(TokenDialect):
         entries = self._tokenizer.convert_ids_to_tokens(ids)
         return [Piece(int(i), plain(str(entry))) for i, entry in zip(ids, entries, strict=True)]
 
-    async def next_tokens(self, prompt: Any, paths: Sequence[Path], tree: AnswerTree) -> list[dict[Token, float]]:
-        """See `Dialect`: one request for all paths."""
+    async def next_tokens(self, prompt: Any, paths: Sequence[Path], tree: AnswerTree) -> dict[Path, dict[Token, float]]:
+        """See `Dialect`: one request for all paths, those that they are forced to go on to included."""
+        paths = [*paths, *(ahead for path in paths if (ahead := tree.forced(path)))]
         wanted = sorted({int(token) for path in paths for token in tree.children[path]})
         asked = {
             "query": prompt[:-1],
@@ -84,7 +85,8 @@ class SglangDialect(TokenDialect):
         scores = rows(await self.http.post("/v1/score", asked), "scores")
         if len(scores) != len(paths) or any(len(rows(row)) != len(wanted) for row in scores):
             raise MalformedAnswerError(f"asked for {len(paths)} rows of {len(wanted)} scores, got another shape")
-        return [dict(zip(wanted, map(_log, row), strict=True)) for row in scores]
+        found: list[dict[Token, float]] = [dict(zip(wanted, map(_log, row), strict=True)) for row in scores]
+        return dict(zip(paths, found, strict=True))
 
     async def sample(self, prompt: Any, draw: Draw) -> Sampled:
         """See `Dialect`."""

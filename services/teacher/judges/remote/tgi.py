@@ -93,18 +93,35 @@ class TgiDialect(TemplateDialect):
         """See `Dialect`: text. How many tokens it takes is left to the server, which refuses what is too long."""
         return frame.head + fenced + frame.tail
 
-    async def next_tokens(self, prompt: Any, paths: Sequence[Path], tree: AnswerTree) -> list[dict[Token, float]]:
-        """See `Dialect`: one request a path, and another where too little came back."""
-        return await together(*(self._next(prompt, path, tree.children[path]) for path in paths))
+    async def next_tokens(self, prompt: Any, paths: Sequence[Path], tree: AnswerTree) -> dict[Path, dict[Token, float]]:
+        """See `Dialect`: one request a path, and another where too little came back.
 
-    async def _next(self, prompt: str, path: Path, wanted: Sequence[Token]) -> dict[Token, float]:
+        Where a path is forced to go on in one way, two tokens are asked for: if the most probable one is the forced
+        one, the second's log-probabilities are those after it.
+        """
+        found: dict[Path, dict[Token, float]] = {}
+        for each in await together(*(self._after(prompt, path, tree) for path in paths)):
+            found |= each
+        return found
+
+    async def _after(self, prompt: str, path: Path, tree: AnswerTree) -> dict[Path, dict[Token, float]]:
+        ahead = tree.forced(path)
+        first, *more = await self._most_probable(prompt + self._texts[path], tokens=1 if ahead is None else 2)
+        found = {path: await self._completed(prompt, path, tree.children[path], first)}
+        if ahead is not None and more and max(first, key=lambda token: first[token]) == ahead[-1]:
+            found[ahead] = await self._completed(prompt, ahead, tree.children[ahead], more[0])
+        return found
+
+    async def _completed(
+        self, prompt: str, path: Path, wanted: Sequence[Token], found: dict[Token, float]
+    ) -> dict[Token, float]:
+        """`found` with those of the wanted tokens that are missing, by the ratios that a grammar gives."""
         inputs = prompt + self._texts[path]
-        found = await self._most_probable(inputs)
         missing = [token for token in wanted if token not in found]
         if not missing or len(missing) == len(wanted) or math.exp(min(found.values())) <= NEGLIGIBLE:
             return found
         texts = [self._texts[(*path, token)].removeprefix(self._texts[path]) for token in wanted]
-        ratios = await self._most_probable(inputs, f"({'|'.join(texts)})")
+        (ratios,) = await self._most_probable(inputs, f"({'|'.join(texts)})")
         anchor = max((token for token in wanted if token in found), key=lambda token: found[token])
         if anchor not in ratios:
             raise MalformedAnswerError(
@@ -113,8 +130,11 @@ class TgiDialect(TemplateDialect):
         scale = found[anchor] - ratios[anchor]
         return found | {token: ratios[token] + scale for token in missing if token in ratios}
 
-    async def _most_probable(self, inputs: str, pattern: str | None = None) -> dict[Token, float]:
-        parameters: dict[str, Any] = {"max_new_tokens": 1, "details": True, "top_n_tokens": self._top}
+    async def _most_probable(
+        self, inputs: str, pattern: str | None = None, *, tokens: int = 1
+    ) -> list[dict[Token, float]]:
+        """The most probable tokens at each of `tokens` places, or fewer where the model ends; the best one is taken."""
+        parameters: dict[str, Any] = {"max_new_tokens": tokens, "details": True, "top_n_tokens": self._top}
         if pattern is not None:
             parameters["grammar"] = {"type": "regex", "value": pattern}
         try:
@@ -124,9 +144,11 @@ class TgiDialect(TemplateDialect):
             if limit is None or not 0 < int(limit[1]) < parameters["top_n_tokens"]:
                 raise
             self._top = int(limit[1])
-            return await self._most_probable(inputs, pattern)
-        found = rows(answer, "details", "top_tokens", 0)
-        return checked({int(field(token, "id")): field(token, "logprob") for token in found})
+            return await self._most_probable(inputs, pattern, tokens=tokens)
+        places = rows(answer, "details", "top_tokens")
+        if not places:
+            raise MalformedAnswerError("the server's answer has no details.top_tokens, though asked for them")
+        return [checked({int(field(t, "id")): field(t, "logprob") for t in rows(place)}) for place in places]
 
     async def sample(self, prompt: Any, draw: Draw) -> Sampled:
         """See `Dialect`."""

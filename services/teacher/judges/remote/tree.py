@@ -44,6 +44,11 @@ class AnswerTree:
         """Tokens of the longest answer."""
         return max(map(len, self.leaves))
 
+    def forced(self, path: Path) -> Path | None:
+        """The one inner path that `path` can go on to, if it is the only one: a space after a digit."""
+        first, *others = self.children[path]
+        return (*path, first) if not others and (*path, first) in self.children else None
+
 
 @dataclass(frozen=True)
 class Reached:

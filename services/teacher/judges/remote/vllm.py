@@ -5,7 +5,8 @@
 - Joint and independent: `/v1/completions` with a list of prompts as ids, `max_tokens` 1, `logprob_token_ids` for the
   answers' tokens. Servers before May 2026 (PR 43463) drop that field without a word and give the 20 most probable
   tokens; the probe says which. `return_tokens_as_token_ids` names tokens "token_id:17", so that none are mixed up.
-  Log-probabilities are the model's own (`--logprobs-mode raw_logprobs`, the default), whatever is sampled with.
+  Log-probabilities are the model's own (`--logprobs-mode raw_logprobs`, the default), whatever is sampled with,
+  `allowed_token_ids` included; a grammar is different.
 - Sample: `structured_outputs: {"regex": ...}`; `guided_regex` was removed in 0.12 and is ignored.
 - Every sampling setting is sent: what is left out comes from the model's generation_config.json.
 """
@@ -72,24 +73,38 @@ class VllmDialect(TokenDialect):
         """See `TokenDialect`."""
         return await self.pieces(text)
 
-    async def next_tokens(self, prompt: Any, paths: Sequence[Path], tree: AnswerTree) -> list[dict[Token, float]]:
-        """See `Dialect`: one request for all paths."""
-        wanted = sorted({token for path in paths for token in tree.children[path]}, key=str)
-        asked = {
+    async def next_tokens(self, prompt: Any, paths: Sequence[Path], tree: AnswerTree) -> dict[Path, dict[Token, float]]:
+        """See `Dialect`: one request for all paths.
+
+        Where all are forced to go on with the same token, it is the only one allowed, and the next one's
+        log-probabilities come with it.
+        """
+        aheads = [tree.forced(path) for path in paths]
+        forced = {ahead[-1] if ahead else None for ahead in aheads}
+        places: list[Sequence[Path]] = [paths]
+        if len(forced) == 1 and None not in forced:
+            places.append([ahead for ahead in aheads if ahead])
+        wanted = {token for group in places for path in group for token in tree.children[path]}
+        asked: dict[str, Any] = {
             **NEUTRAL,
             "model": self.model,
             "prompt": [[*prompt, *path] for path in paths],
-            "max_tokens": 1,
+            "max_tokens": len(places),
             "temperature": 1.0,
             "logprobs": TOP,
-            "logprob_token_ids": wanted,
+            "logprob_token_ids": sorted(wanted, key=str),
             "return_tokens_as_token_ids": True,
         }
+        if len(places) > 1:
+            asked["allowed_token_ids"] = list(forced)
         choices = rows(await self.http.post("/v1/completions", asked), "choices")
         if sorted(field(choice, "index") for choice in choices) != list(range(len(paths))):
             raise MalformedAnswerError(f"{len(paths)} prompts got {len(choices)} choices")
-        found = sorted(choices, key=lambda choice: int(choice["index"]))
-        return [_by_id(as_dict(field(choice, "logprobs", "top_logprobs", 0))) for choice in found]
+        found = {}
+        for choice in choices:
+            for i, group in enumerate(places):
+                found[group[choice["index"]]] = _by_id(as_dict(field(choice, "logprobs", "top_logprobs", i)))
+        return found
 
     async def sample(self, prompt: Any, draw: Draw) -> Sampled:
         """See `Dialect`."""
