@@ -1,15 +1,10 @@
-"""`fabula teacher audit`, to be registered among the commands about a teacher."""
+"""`fabula teacher audit`."""
 
 from typing import Annotated
 
 import typer
 
 from services.local.errors import CommandError
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-    app.command()(audit)
 
 
 def audit(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from services.cli_audit import audit
 from services.local.errors import CommandError
 
 if TYPE_CHECKING:
@@ -22,10 +23,11 @@ SIDE_HELP = (
 )
 
 teacher_app = typer.Typer(
-    help="Ask about a teacher: how it agrees with another one and with people.",
+    help="Ask about a teacher: how it agrees with another one and with people, and how easily it is fooled.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+teacher_app.command()(audit)
 
 
 class Split(StrEnum):

@@ -18,7 +18,7 @@ from tests.teacher_helpers import WordJudge, teacher
 
 app = typer.Typer()
 app.command("other")(lambda: None)  # with one command alone, typer takes no name
-cli_audit.register(app)
+app.command()(cli_audit.audit)
 
 
 def quiet() -> Console:
