@@ -93,6 +93,12 @@ def test_ties_count_half() -> None:
     assert [as_map(equipercentile(a, b)).apply(x) for x in (0.3, 0.4, 0.9)] == pytest.approx([0.1, 0.5, 0.8], abs=0.01)
 
 
+def test_a_tie_is_sent_to_the_middle_of_what_it_covers() -> None:
+    a = np.linspace(0, 1, 1001)
+    b = np.where(a < 0.5, 0.2, 0.8)
+    assert [as_map(equipercentile(a, b)).apply(x) for x in (0.2, 0.8)] == pytest.approx([0.25, 0.75], abs=0.01)
+
+
 @pytest.mark.parametrize(
     ("a", "b", "message"),
     [
