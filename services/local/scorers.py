@@ -105,7 +105,7 @@ def _here(side: str, stories: Sequence[Story], advance: Advance) -> Scored:
             desks: dict[str, Desk] = {}
             for name in roster.members((side,) if named else ()):
                 # Not through the registry, which goes on trying where a server is away: here somebody waits.
-                desks[name] = service._build_desk(name, roster.teachers[name])
+                desks[name] = service.build_desk(name, roster.teachers[name])
                 closing.callback(desks[name].close)
             panel = Panel(desks)
             verdicts = [verdict for judged in _judged(panel, stories, advance) for verdict in judged.verdicts]

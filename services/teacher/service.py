@@ -31,7 +31,7 @@ class TeacherService:
         self._cache: VerdictCache | None = None
         self.assignments: Assignments | None = None
         self._worker: QueueWorker | None = None
-        self.registry = Registry(settings, self._build_desk)
+        self.registry = Registry(settings, self.build_desk)
         self.rubric = load_rubric(self.registry.own.spec.rubric)
         if settings.redis_url is not None:
             self.assignments = Assignments(settings.redis_url)
@@ -111,7 +111,12 @@ class TeacherService:
             problem=self.registry.problem,
         )
 
-    def _build_desk(self, name: str, spec: TeacherSpec) -> Desk:
+    def build_desk(self, name: str, spec: TeacherSpec) -> Desk:
+        """One teacher at work, built at once: for its seat, or for somebody who will not wait for a server to return.
+
+        Raises:
+            JudgeUnavailableError: it cannot be had (now).
+        """
         try:
             rubric = load_rubric(spec.rubric)
         except RubricError as error:
