@@ -48,13 +48,12 @@ class Frame:
 
 @dataclass(frozen=True)
 class Draw:
-    """What mode sample asks for: one answer of `criteria` digits below `levels`, held to that if `constrained`."""
+    """What mode sample asks for: one answer of `criteria` digits below `levels`."""
 
     criteria: int
     levels: int
     temperature: float
     seed: int
-    constrained: bool = True
 
     @property
     def max_tokens(self) -> int:

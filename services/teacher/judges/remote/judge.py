@@ -41,9 +41,7 @@ class RemoteJudge:
         self._dialect, self._loop = dialect, loop
         self._mode, self._temperature = spec.chosen_mode, spec.chosen_temperature
         self._min_coverage = MIN_COVERAGE if spec.min_coverage is None else spec.min_coverage
-        self._draw = Draw(
-            len(rubric.criteria), rubric.levels, self._temperature, spec.sample_seed, constrained=dialect.constrains
-        )
+        self._draw = Draw(len(rubric.criteria), rubric.levels, self._temperature, spec.sample_seed)
         try:
             self._server, self._questions, self.notes = loop.run(self._open())
         except DialectError as error:

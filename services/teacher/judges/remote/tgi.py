@@ -5,8 +5,8 @@
   The prompt is tokenised as one text, markers in it are control tokens: the story comes with its own broken.
 - Joint and independent: `/generate` with `max_new_tokens` 1 and `top_n_tokens`, read from `details.top_tokens`.
   `--max-top-n-tokens` allows 5 unless raised. Log-probabilities are taken after the grammar, so the first question has
-  none. Where an answer's token is not among those that came back and could still matter, the same is asked with a
-  grammar of the answer's tokens: what comes back are the true ratios, and a token in both answers gives their scale.
+  none. Where answers' tokens are not among those that came back and could still matter, the same is asked with a
+  grammar of these and one that did: what comes back are the true ratios, and that one gives their scale.
 - Sample: `grammar: {"type": "regex"}`. A `temperature` of 0 is an error there, none is sent but the judge's.
 
 Why huggingface_hub's client is not used. All of this could go through `AsyncInferenceClient.text_generation` only, and
@@ -108,7 +108,7 @@ class TgiDialect(TemplateDialect):
         ahead = tree.forced(path)
         first, *more = await self._most_probable(prompt + self._texts[path], tokens=1 if ahead is None else 2)
         found = {path: await self._completed(prompt, path, tree.children[path], first)}
-        if ahead is not None and more and max(first, key=lambda token: first[token]) == ahead[-1]:
+        if ahead is not None and more and first and max(first, key=lambda token: first[token]) == ahead[-1]:
             found[ahead] = await self._completed(prompt, ahead, tree.children[ahead], more[0])
         return found
 
@@ -116,19 +116,25 @@ class TgiDialect(TemplateDialect):
         self, prompt: str, path: Path, wanted: Sequence[Token], found: dict[Token, float]
     ) -> dict[Token, float]:
         """`found` with those of the wanted tokens that are missing, by the ratios that a grammar gives."""
-        inputs = prompt + self._texts[path]
         missing = [token for token in wanted if token not in found]
         if not missing or len(missing) == len(wanted) or math.exp(min(found.values())) <= NEGLIGIBLE:
             return found
-        texts = [self._texts[(*path, token)].removeprefix(self._texts[path]) for token in wanted]
-        (ratios,) = await self._most_probable(inputs, f"({'|'.join(texts)})")
         anchor = max((token for token in wanted if token in found), key=lambda token: found[token])
-        if anchor not in ratios:
-            raise MalformedAnswerError(
-                "with a grammar the server gave none of the tokens that it found probable without"
-            )
-        scale = found[anchor] - ratios[anchor]
-        return found | {token: ratios[token] + scale for token in missing if token in ratios}
+        most = max(1, self._top - 1)
+        groups = [missing[i : i + most] for i in range(0, len(missing), most)]
+        held = await together(*(self._held(prompt, path, [anchor, *group]) for group in groups))
+        for group, ratios in zip(groups, held, strict=True):
+            if anchor not in ratios:
+                raise MalformedAnswerError("with a grammar the server gave none of the tokens that it has without")
+            scale = found[anchor] - ratios[anchor]
+            found = found | {token: ratios[token] + scale for token in group if token in ratios}
+        return found
+
+    async def _held(self, prompt: str, path: Path, allowed: Sequence[Token]) -> dict[Token, float]:
+        """Log-probabilities of the next token where it can be none but the allowed ones."""
+        texts = [self._texts[(*path, token)].removeprefix(self._texts[path]) for token in allowed]
+        (found,) = await self._most_probable(prompt + self._texts[path], f"({'|'.join(texts)})")
+        return found
 
     async def _most_probable(
         self, inputs: str, pattern: str | None = None, *, tokens: int = 1
