@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from services.cli_runs import runs_app
 from services.cli_teacher import teacher_app
 from services.local.errors import CommandError, Interrupted
 
@@ -22,6 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(teacher_app, name="teacher")
+app.add_typer(runs_app)
 
 RunsDir = Annotated[Path, typer.Option(help="Folder that holds a folder for each run.")]
 RunDir = Annotated[Path, typer.Argument(help="Folder of a run, such as runs/laptop-1a2b3c.", show_default=False)]

@@ -1,0 +1,38 @@
+"""`fabula ledger`, `runs`, `rescore` and `replay`: what can be asked of runs that are there. See docs/runs.md."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+runs_app = typer.Typer()
+
+RunDir = Annotated[Path, typer.Argument(help="Folder of a run, such as runs/laptop-1a2b3c.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@runs_app.command()
+def ledger(run_dir: RunDir, as_json: AsJson = False) -> None:
+    """Show the word account of a run: prompt, teacher's and student's words, what is left, and each checkpoint's.
+
+    The budget counts the prompt once and the teacher's words, by the rules of BabyLM's interaction track. Exit status 1
+    where a file of the run cannot be read; it is named.
+    """
+    from services.local import ledgers
+
+    account = ledgers.read_ledger(run_dir)
+    if as_json:
+        typer.echo(account.model_dump_json(indent=2))
+    else:
+        ledgers.show(account, _console())
+    if account.problems:
+        raise typer.Exit(1)
+
+
+def _console(*, stderr: bool = False) -> "Console":
+    from rich.console import Console
+
+    return Console(stderr=stderr)
