@@ -14,6 +14,8 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 _MASK_64 = (1 << 64) - 1
+_BLOCK = 128  # tokens whose probabilities are summed at once; about the square root of a vocabulary
+_BELOW_ONE = 1.0 - 2.0**-50  # keeps a threshold under the total, where rounding would find a token of probability zero
 
 
 def story_uniforms(seed: int, step: int, indices: Sequence[int], length: int) -> Tensor:
@@ -25,17 +27,35 @@ def story_uniforms(seed: int, step: int, indices: Sequence[int], length: int) ->
     return torch.from_numpy(np.stack(rows))
 
 
-def pick_tokens(logits_BV: Tensor, uniforms_B: Tensor, temperature: float) -> Tensor:
-    """Token ids [B]: the inverse of softmax(logits / temperature)'s cumulative distribution at the uniforms.
+def draw_tokens(logits_BV: Tensor, uniforms_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Token ids [B] and their log-probabilities [B], in nats and float32; NaN where the logits are not finite.
 
-    A token of probability zero is never picked.
+    A token is the inverse of softmax(logits / temperature)'s cumulative distribution at its row's uniform, so one of
+    probability zero is never drawn. Only the block of tokens that the uniform falls into is summed token by token: a
+    cumulative sum over the whole vocabulary costs as much as its softmax. Blocks are accumulated in float64.
     """
-    cdf_BV = torch.softmax(logits_BV.float() / temperature, dim=-1).cumsum(dim=-1)
-    total_B1 = cdf_BV[:, -1:]
-    # A uniform just below 1 rounds up in float32; the threshold must stay below the total, or the last token is picked.
-    below_total_B1 = torch.nextafter(total_B1, torch.zeros_like(total_B1))
-    threshold_B1 = torch.minimum(uniforms_B.to(cdf_BV)[:, None] * total_B1, below_total_B1)
-    return torch.searchsorted(cdf_BV, threshold_B1, right=True).squeeze(-1)
+    logits_BV = logits_BV.float() if temperature == 1.0 else logits_BV.float() / temperature
+    rows, vocabulary = logits_BV.shape
+    top_B1 = logits_BV.amax(dim=-1, keepdim=True)
+    weights_BV = (logits_BV - top_B1).exp_()
+    if missing := -vocabulary % _BLOCK:
+        weights_BV = torch.nn.functional.pad(weights_BV, (0, missing))
+    weights_NW = weights_BV.view(-1, _BLOCK)
+    blocks = len(weights_NW) // rows
+    until_BK = torch.nn.functional.pad(
+        weights_NW.sum(dim=-1).view(rows, blocks).cumsum(-1, dtype=torch.float64), (1, 0)
+    )
+    total_B1 = until_BK[:, -1:]
+    threshold_B1 = (uniforms_B * _BELOW_ONE)[:, None] * total_B1
+    # NaN exceeds nothing: it would be found past the last block, and past the last token.
+    block_B1 = (torch.searchsorted(until_BK, threshold_B1, right=True) - 1).clamp_(max=blocks - 1)
+    first_B = torch.arange(0, len(weights_NW), blocks, device=logits_BV.device)
+    inside_BW = weights_NW.index_select(0, first_B + block_B1.squeeze(-1)).cumsum(-1, dtype=torch.float64)
+    rest_B1 = torch.minimum(threshold_B1 - until_BK.gather(1, block_B1), inside_BW[:, -1:] * _BELOW_ONE)
+    place_B1 = torch.searchsorted(inside_BW, rest_B1, right=True)
+    token_B1 = torch.add(place_B1, block_B1, alpha=_BLOCK).clamp_(max=vocabulary - 1)
+    logprobs_B1 = (logits_BV.gather(1, token_B1) - top_B1 - total_B1.log()).float()
+    return token_B1.squeeze(-1), logprobs_B1.squeeze(-1)
 
 
 class StoryStream(LogitsProcessor):  # type: ignore[no-untyped-call,misc,unused-ignore]
@@ -60,6 +80,6 @@ class StoryStream(LogitsProcessor):  # type: ignore[no-untyped-call,misc,unused-
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         position = input_ids.shape[1] - self.prompt_tokens
-        picked_B = pick_tokens(scores, self.uniforms_BT[:, position].to(scores.device), self.temperature)
+        picked_B, _ = draw_tokens(scores, self.uniforms_BT[:, position].to(scores.device), self.temperature)
         forced = torch.full_like(scores, float("-inf"))
         return cast(torch.FloatTensor, forced.scatter_(1, picked_B[:, None], 0.0))

@@ -10,7 +10,7 @@ from transformers import GPT2LMHeadModel
 
 from services.student_trainer.policy import Policy
 from services.student_trainer.rollout import Rollout, join, write_stories
-from services.student_trainer.sampling import pick_tokens, story_uniforms
+from services.student_trainer.sampling import draw_tokens, story_uniforms
 from services.student_trainer.settings import StudentSettings
 from services.student_trainer.student import build_student
 from tests.trainer_helpers import tiny_tokenizer
@@ -32,7 +32,7 @@ def student() -> GPT2LMHeadModel:
 @settings(max_examples=100, deadline=None)
 def test_pick_is_the_inverse_cdf(seed: int, logits: list[float], uniform: float) -> None:
     probabilities = torch.softmax(torch.tensor(logits), dim=-1).double().numpy()
-    picked = int(pick_tokens(torch.tensor([logits]), torch.tensor([uniform], dtype=torch.float64), 1.0)[0])
+    picked = int(draw_tokens(torch.tensor([logits]), torch.tensor([uniform], dtype=torch.float64), 1.0)[0])
     cdf = np.cumsum(probabilities) / probabilities.sum()
     below = cdf[picked - 1] if picked else 0.0
     assert below - 1e-5 <= uniform <= cdf[picked] + 1e-5
@@ -40,14 +40,15 @@ def test_pick_is_the_inverse_cdf(seed: int, logits: list[float], uniform: float)
 
 def test_a_token_of_probability_zero_is_never_picked() -> None:
     logits = torch.tensor([[float("-inf"), 0.0, float("-inf"), 0.0, float("-inf")]]).expand(5, -1)
-    picked = pick_tokens(logits, torch.tensor([0.0, 0.4999, 0.5, 0.75, 1.0 - 1e-12], dtype=torch.float64), 1.0)
+    picked, _ = draw_tokens(logits, torch.tensor([0.0, 0.4999, 0.5, 0.75, 1.0 - 1e-12], dtype=torch.float64), 1.0)
     assert set(picked.tolist()) == {1, 3}
 
 
 def test_sampled_frequencies_match_the_distribution() -> None:
     logits = torch.tensor([1.0, 0.0, -1.0, 2.0])
     uniforms = story_uniforms(42, 0, range(40), 500).flatten()
-    counts = torch.bincount(pick_tokens(logits.expand(len(uniforms), -1), uniforms, 0.7), minlength=4).numpy()
+    picked, _ = draw_tokens(logits.expand(len(uniforms), -1), uniforms, 0.7)
+    counts = torch.bincount(picked, minlength=4).numpy()
     expected = torch.softmax(logits / 0.7, dim=-1).numpy().astype(np.float64)
     assert stats.chisquare(counts, expected / expected.sum() * counts.sum()).pvalue > 1e-4
 
@@ -77,7 +78,7 @@ def test_tokens_follow_from_a_full_forward(student: GPT2LMHeadModel) -> None:
         logits = student(written.sequences_BS, attention_mask=torch.ones_like(written.sequences_BS)).logits
     uniforms = story_uniforms(3, 1, range(4), 20)
     for t in range(written.responses_BT.shape[1]):
-        picked = pick_tokens(logits[:, prompt + t - 1], uniforms[:, t], 1.0)
+        picked, _ = draw_tokens(logits[:, prompt + t - 1], uniforms[:, t], 1.0)
         alive = written.mask_BT[:, t] > 0
         assert torch.equal(picked[alive], written.responses_BT[alive, t])
 
@@ -115,3 +116,17 @@ def test_temperature_reaches_log_probabilities(student: GPT2LMHeadModel) -> None
     expected = torch.log_softmax(logits[:, prompt - 1 : -1] / 0.5, dim=-1)
     expected = expected.gather(-1, written.responses_BT[..., None]).squeeze(-1)
     torch.testing.assert_close(scores.logprobs_BT, expected * written.mask_BT)
+    torch.testing.assert_close(written.logprobs_BT, expected * written.mask_BT, atol=1e-4, rtol=0)
+
+
+def test_joined_rollouts_keep_their_log_probabilities(student: GPT2LMHeadModel) -> None:
+    parts = [
+        write_stories(student, tiny_tokenizer(), PROMPT, seed=3, step=1, indices=[i], max_new_tokens=length)
+        for i, length in ((0, 4), (1, 9))
+    ]
+    joined = join(parts, tiny_tokenizer().pad_token_id)
+    assert joined.logprobs_BT.shape == joined.mask_BT.shape
+    for row, part in zip(joined.logprobs_BT, parts, strict=True):
+        width = part.logprobs_BT.shape[1]
+        assert torch.equal(row[:width], part.logprobs_BT[0])
+        assert (row[width:] == 0).all()
