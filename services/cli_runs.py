@@ -1,5 +1,6 @@
 """`fabula ledger`, `runs`, `rescore` and `replay`: what can be asked of runs that are there. See docs/runs.md."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,6 +31,24 @@ def ledger(run_dir: RunDir, as_json: AsJson = False) -> None:
         ledgers.show(account, _console())
     if account.problems:
         raise typer.Exit(1)
+
+
+@runs_app.command()
+def runs(
+    runs_dir: Annotated[Path, typer.Option(help="Folder that holds a folder for each run.")] = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """List the runs of a folder: how far each is, what its last updates scored, and who judged.
+
+    The score is the mean of the last 10 updates. A start that failed is listed as such: its folder may be deleted.
+    """
+    from services.local import run_list
+
+    lines = run_list.list_runs(runs_dir)
+    if as_json:
+        typer.echo(json.dumps([line.model_dump(mode="json") for line in lines], indent=2))
+    else:
+        run_list.show(lines, runs_dir, _console())
 
 
 def _console(*, stderr: bool = False) -> "Console":
