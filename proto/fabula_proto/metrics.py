@@ -22,7 +22,7 @@ class PretrainMetrics(Message):
 
 
 class StepMetrics(Message):
-    """One PPO update. Means over stories or over response tokens, as each field says; each is defined once."""
+    """One update of interaction. Means are over stories or response tokens, as each field says."""
 
     phase: Literal["interact"] = "interact"
     run: str
@@ -38,21 +38,25 @@ class StepMetrics(Message):
     story_words_mean: float = Field(description="Whitespace words the student wrote, mean over stories.")
     story_tokens_mean: float = Field(description="Response tokens, end token included, mean over stories.")
     ended_share: float = Field(ge=0.0, le=1.0, description="Share of stories that ended themselves with </s>.")
-    # PPO
+    # learning; what belongs to a value head is none where the algorithm has no such head
     kl_mean: float = Field(
         description="KL(policy || reference), estimate k1: sum over tokens, mean over stories; nats."
     )
     kl_coefficient: float = Field(ge=0.0, description="Coefficient used in this update.")
     entropy_mean: float = Field(description="Entropy of the next-token distribution, token mean, first pass; nats.")
-    policy_loss: float = Field(description="Clipped surrogate loss, mean over passes and tokens.")
-    value_loss: float
+    policy_loss: float = Field(
+        description="The algorithm's policy loss, without KL and entropy terms, mean over passes."
+    )
+    value_loss: float | None
     approx_kl: float = Field(description="0.5 * mean (new logp - old logp)^2, mean over passes.")
-    clip_fraction: float = Field(ge=0.0, le=1.0)
-    value_clip_fraction: float = Field(ge=0.0, le=1.0)
+    clip_fraction: float = Field(
+        ge=0.0, le=1.0, description="Share of tokens whose ratio left the clip range; 0 where nothing is clipped."
+    )
+    value_clip_fraction: float | None = Field(ge=0.0, le=1.0)
     ratio_first_pass: float = Field(description="Mean probability ratio of the first pass; 1 where all is right.")
-    explained_variance: float = Field(description="1 - Var(returns - values) / Var(returns), over tokens.")
+    explained_variance: float | None = Field(description="1 - Var(returns - values) / Var(returns), over tokens.")
     gradient_norm: float = Field(ge=0.0, description="Mean over passes, before any clipping.")
-    passes_skipped: int = Field(ge=0, description="Minibatch passes skipped by the ratio threshold.")
+    passes_skipped: int = Field(ge=0, description="Passes skipped: past the ratio threshold, or without any gradient.")
     # words, by the ledger, cumulative
     words_prompt: int = Field(ge=0)
     words_teacher: int = Field(ge=0)

@@ -65,11 +65,12 @@ def _work(run_dir: Path, redis_url: str | None, style: ProgressStyle | None, pha
     from transformers.utils import logging as transformers_logging
 
     from fabula_proto.streams import Streams, TransportError
+    from services.student_trainer.algorithms.updating import NotFiniteError
     from services.student_trainer.checkpoints import CheckpointError
     from services.student_trainer.config import ConfigError
     from services.student_trainer.corpus import CorpusError
     from services.student_trainer.interaction import StopRequestedError, TeacherFailedError
-    from services.student_trainer.ppo import NotFiniteError
+    from services.student_trainer.rewards import UnknownCriterionError
     from services.student_trainer.run import Trainer
     from services.student_trainer.run_folder import RunFolder
     from services.student_trainer.story_queue import NoVerdictsError
@@ -87,7 +88,7 @@ def _work(run_dir: Path, redis_url: str | None, style: ProgressStyle | None, pha
     except StopRequestedError:
         typer.echo("Stopped; the state is saved, and the same command goes on from here.")
         raise typer.Exit(EXIT_STOPPED) from None
-    except (ConfigError, CorpusError, CheckpointError) as error:
+    except (ConfigError, CorpusError, CheckpointError, UnknownCriterionError) as error:
         _fail(str(error), EXIT_USAGE)
     except (TeacherFailedError, NoVerdictsError, NotFiniteError, TransportError, OSError) as error:
         _fail(str(error), EXIT_FAILED)

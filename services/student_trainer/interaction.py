@@ -1,4 +1,4 @@
-"""Interaction: the student writes, a teacher judges, PPO learns. The loop of arXiv 2509.15714.
+"""Interaction: the student writes, a teacher judges, an algorithm learns. The loop of arXiv 2509.15714.
 
 What we do differently from the paper's code: the budget is asked before a batch is written, a verdict that is missing
 or failed is never a number, an error leaves nothing half-done, and a run that was stopped goes on exactly where it was.
@@ -14,11 +14,20 @@ import torch
 from fabula_proto import ScoredBatch, StepMetrics, Story, StoryBatch, Verdict
 from services.student_trainer import checkpoints, interaction_state
 from services.student_trainer.advantages import masked_mean
+from services.student_trainer.algorithms import make_algorithm
+from services.student_trainer.algorithms.experience import Experience, JudgedStories
+from services.student_trainer.algorithms.updating import UpdateStats, update
 from services.student_trainer.interaction_state import InteractionState
 from services.student_trainer.ledger import BudgetSpentError
-from services.student_trainer.ppo import Experience, UpdateStats, gather_experience, update
 from services.student_trainer.records import StoryRow, append_metrics, write_stories_part
-from services.student_trainer.rewards import story_rewards, usable_reward
+from services.student_trainer.rewards import (
+    WrittenStory,
+    length_bonus,
+    missing_end_penalty,
+    repetition_penalty,
+    story_rewards,
+    usable_reward,
+)
 from services.student_trainer.rollout import Rollout, join, write_stories
 from services.student_trainer.run_folder import RunFolder
 from services.student_trainer.settings import RunSettings
@@ -56,6 +65,7 @@ def interact(folder: RunFolder, settings: RunSettings, start: Path, queue: Story
         StopRequestedError: the watcher asked for it; the state is saved.
         TeacherFailedError: past `max_failed_share` of a batch had no usable verdict; the state is saved.
         NoVerdictsError: no teacher answered in `verdict_timeout_s`; the state is saved.
+        UnknownCriterionError: `reward.weights` does not fit the teacher's rubric; the state is saved.
         NotFiniteError: the update blew up; the state before it stays in the last checkpoint.
     """
     final = folder.checkpoints / checkpoints.interact_name(start.name, settings.interact.word_budget)
@@ -86,6 +96,13 @@ class _Loop:
         self.state = state
         self.queue = queue
         self.watcher = watcher
+        self.algorithm = make_algorithm(settings.interact)
+        reward = settings.interact.reward
+        self.shapings = (
+            length_bonus(reward.length_weight, settings.interact.max_new_tokens),
+            repetition_penalty(reward.repetition_weight),
+            missing_end_penalty(reward.missing_end_weight),
+        )
         self.prompt_words = count_words(settings.interact.prompt)
         self.consistent = True
         self.saved_at = time.monotonic()
@@ -175,31 +192,26 @@ class _Loop:
 
     def _experience(self, rollout: Rollout, verdicts: list[Verdict]) -> tuple[Experience, torch.Tensor]:
         options = self.settings.interact
-        words = [count_words(text) for text in rollout.texts]
-        rewards_B, usable_B = story_rewards(verdicts, words, options.max_new_tokens, options.reward.length_weight)
-        if self.state.step == 0 and options.ppo.value_init == "mean":
-            self.state.policy.value_head.start_at(float(masked_mean(rewards_B, usable_B)))
+        stories = [
+            WrittenStory(text, count_words(text), ended)
+            for text, ended in zip(rollout.texts, rollout.ended_B.tolist(), strict=True)
+        ]
+        rewards_B, usable_B = story_rewards(verdicts, stories, options.reward.weights, self.shapings)
+        value_head = self.state.policy.value_head
+        if self.state.step == 0 and value_head is not None and options.ppo.value_init == "mean":
+            value_head.start_at(float(masked_mean(rewards_B, usable_B)))
         device = rollout.mask_BT.device
-        experience = gather_experience(
-            self.state.policy,
-            rollout.sequences_BS,
-            rollout.mask_BT,
-            rewards_B.to(device),
-            usable_B.to(device),
-            self.state.kl.coefficient,
-            options.temperature,
-            options.ppo,
-        )
+        judged = JudgedStories(rollout.sequences_BS, rollout.mask_BT, rewards_B.to(device), usable_B.to(device))
+        experience = self.algorithm.gather(self.state.policy, judged, self.state.kl.coefficient, options.temperature)
         return experience, rewards_B
 
     def _update(self, experience: Experience, rollout: Rollout) -> UpdateStats:
         """The update and everything that must change with it: controller, ledger, step."""
         options, state = self.settings.interact, self.state
         generator = torch.Generator().manual_seed((self.settings.seed << 20) + state.step)
-        stats = update(state.policy, state.optimizer, experience, options.ppo, options.temperature, generator)
-        stories = int((experience.mask_BT.sum(dim=1) > 0).sum())
+        stats = update(self.algorithm, state.policy, state.optimizer, experience, options.temperature, generator)
         state.kl_used = state.kl.coefficient
-        state.kl.update(experience.kl_per_story, stories)
+        state.kl.update(experience.kl_per_story, experience.stories)
         state.ledger = state.ledger.pay(
             len(rollout.texts),
             self.prompt_words,

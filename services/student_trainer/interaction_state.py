@@ -8,13 +8,15 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from services.student_trainer import checkpoints
+from services.student_trainer.algorithms import make_algorithm
+from services.student_trainer.algorithms.updating import make_optimizer
+from services.student_trainer.kl import KLController
+from services.student_trainer.learning_settings import KLSettings
 from services.student_trainer.ledger import Ledger
 from services.student_trainer.policy import Policy, ValueHead
-from services.student_trainer.ppo import make_optimizer
 from services.student_trainer.records import rewind_metrics, rewind_stories
-from services.student_trainer.rewards import KLController
 from services.student_trainer.run_folder import RunFolder
-from services.student_trainer.settings import KLSettings, RunSettings
+from services.student_trainer.settings import RunSettings
 from services.student_trainer.student import load_student
 
 
@@ -39,16 +41,19 @@ def begin_or_resume(folder: RunFolder, settings: RunSettings, start: Path) -> In
     Records of updates past that point are taken back: these updates are done again, with the same result.
 
     Raises:
-        CheckpointError: a checkpoint is damaged.
+        CheckpointError: a checkpoint is damaged, or was written under another algorithm.
     """
     checkpoints.verify(start)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     saved = _furthest(folder, start)
     model = load_student(saved or start).to(device)  # type: ignore[arg-type]
+    algorithm = make_algorithm(settings.interact)
     if saved is None:
-        policy = Policy.from_student(model, settings.seed)
+        policy = Policy.from_student(model, settings.seed, value_head=algorithm.needs_value_head)
     else:
-        head = ValueHead(model.config.get_text_config().hidden_size, settings.seed).to(device)
+        head = None
+        if algorithm.needs_value_head:
+            head = ValueHead(model.config.get_text_config().hidden_size, settings.seed).to(device)
         reference = load_student(start).to(device)  # type: ignore[arg-type]
         policy = Policy(model, head, reference)
     kl_settings = settings.interact.kl
@@ -56,7 +61,7 @@ def begin_or_resume(folder: RunFolder, settings: RunSettings, start: Path) -> In
         start=start,
         policy=policy,
         tokenizer=AutoTokenizer.from_pretrained(start),
-        optimizer=make_optimizer(policy, settings.interact.ppo),
+        optimizer=make_optimizer(policy, algorithm.settings),
         kl=_controller(kl_settings, kl_settings.coefficient),
         kl_used=kl_settings.coefficient,
         ledger=Ledger(budget=settings.interact.word_budget),
@@ -64,7 +69,7 @@ def begin_or_resume(folder: RunFolder, settings: RunSettings, start: Path) -> In
         milestone=0,
     )
     if saved is not None:
-        _restore(state, saved, kl_settings)
+        _restore(state, saved, settings)
     rewind_metrics(folder.metrics, state.step)
     rewind_stories(folder.stories, state.step)
     state.ledger.write(folder.ledger)
@@ -73,6 +78,7 @@ def begin_or_resume(folder: RunFolder, settings: RunSettings, start: Path) -> In
 
 def save(path: Path, folder: RunFolder, settings: RunSettings, state: InteractionState) -> Path:
     """Save the state as a checkpoint at `path`; resume points that are behind it are no longer needed."""
+    value_head = state.policy.value_head
     pretraining_words = checkpoints.facts(state.start)["pretraining_words"]
     checkpoints.save(
         path,
@@ -83,8 +89,9 @@ def save(path: Path, folder: RunFolder, settings: RunSettings, state: Interactio
             "milestone": state.milestone,
             "kl_coefficient": state.kl.coefficient,
             "ledger": state.ledger.model_dump(),
-            "value_head": state.policy.value_head.state_dict(),
+            "algorithm": settings.interact.algorithm,
             "optimizer": state.optimizer.state_dict(),
+            **({} if value_head is None else {"value_head": value_head.state_dict()}),
         },
         facts={
             "run": folder.run,
@@ -114,11 +121,17 @@ def _furthest(folder: RunFolder, start: Path) -> Path | None:
     return max(saved, key=lambda path: int(checkpoints.facts(path)["step"]), default=None)
 
 
-def _restore(state: InteractionState, saved: Path, kl_settings: KLSettings) -> None:
+def _restore(state: InteractionState, saved: Path, settings: RunSettings) -> None:
     data = checkpoints.load_state(saved)
-    state.policy.value_head.load_state_dict(data["value_head"])
+    if (written_by := data.get("algorithm", "ppo")) != settings.interact.algorithm:
+        raise checkpoints.CheckpointError(
+            f"{saved} was written by {written_by}, and interact.algorithm is {settings.interact.algorithm}; "
+            "set it back, or start a new run"
+        )
+    if state.policy.value_head is not None:
+        state.policy.value_head.load_state_dict(data["value_head"])
     state.optimizer.load_state_dict(data["optimizer"])
-    state.kl = _controller(kl_settings, data["kl_coefficient"])
+    state.kl = _controller(settings.interact.kl, data["kl_coefficient"])
     state.ledger = Ledger.model_validate(data["ledger"])
     state.step = data["step"]
     state.milestone = data["milestone"]

@@ -1,4 +1,4 @@
-"""The policy that learns: a causal language model, a value head on its last hidden state, and a frozen reference."""
+"""The policy that learns: a causal language model, where PPO wants one a value head on it, and a frozen reference."""
 
 import copy
 from collections.abc import Iterator
@@ -40,29 +40,30 @@ class TokenScores:
     """What a forward pass says of response tokens; every tensor is [B, T], and 0 where the mask is 0."""
 
     logprobs_BT: Tensor
-    values_BT: Tensor
+    values_BT: Tensor | None  # none without a value head
     entropy_BT: Tensor | None
 
 
 class Policy:
     """Model, value head and reference, all in eval mode: no dropout when sampling, scoring or learning."""
 
-    def __init__(self, model: PreTrainedModel, value_head: ValueHead, reference: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, value_head: ValueHead | None, reference: PreTrainedModel) -> None:
         self.model = model.eval()
-        self.value_head = value_head.eval()
+        self.value_head = None if value_head is None else value_head.eval()
         self.reference = reference.eval().requires_grad_(False)
 
     @classmethod
-    def from_student(cls, model: PreTrainedModel, seed: int) -> "Policy":
-        """Start of interaction: the reference is a copy of the student, the value head is fresh."""
+    def from_student(cls, model: PreTrainedModel, seed: int, *, value_head: bool = True) -> "Policy":
+        """Start of interaction: the reference is a copy of the student; a value head is fresh, drawn by `seed`."""
         reference = copy.deepcopy(model)
-        head = ValueHead(model.config.get_text_config().hidden_size, seed)
-        return cls(model, head.to(model.device), reference)
+        head = ValueHead(model.config.get_text_config().hidden_size, seed).to(model.device) if value_head else None
+        return cls(model, head, reference)
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """What learns: the model's parameters, then the value head's."""
+        """What learns: the model's parameters, then those of a value head."""
         yield from self.model.parameters()
-        yield from self.value_head.parameters()
+        if self.value_head is not None:
+            yield from self.value_head.parameters()
 
     def token_scores(
         self, sequences_BS: Tensor, mask_BT: Tensor, temperature: float, *, entropy: bool = False
@@ -80,7 +81,7 @@ class Policy:
         entropy_N = -(all_logprobs_NV.exp() * all_logprobs_NV).sum(-1) if entropy else None
         return TokenScores(
             logprobs_BT=_scatter(logprobs_N, mask_BT),
-            values_BT=_scatter(self.value_head(hidden_ND), mask_BT),
+            values_BT=None if self.value_head is None else _scatter(self.value_head(hidden_ND), mask_BT),
             entropy_BT=None if entropy_N is None else _scatter(entropy_N, mask_BT),
         )
 

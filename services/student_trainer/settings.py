@@ -6,16 +6,26 @@ Defaults are those of arXiv 2509.15714 and its code (TRL 0.9.4); presets/paper.y
 import hashlib
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from services.student_trainer.learning_settings import (
+    AlgorithmName,
+    BestOfNSettings,
+    ClippedSettings,
+    GRPOSettings,
+    KLSettings,
+    LearningSettings,
+    PPOSettings,
+    ReinforcePlusPlusSettings,
+    RewardSettings,
+    RLOOSettings,
+    Settings,
+)
 
 GRAMMAR = "grammar"
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class CorpusSettings(_Settings):
+class CorpusSettings(Settings):
     """Where next-word prediction gets its text."""
 
     source: str = Field(default=GRAMMAR, description="`grammar`, a file, a folder, or `hf:<dataset id>`.")
@@ -28,14 +38,14 @@ class CorpusSettings(_Settings):
     grammar_words: int = Field(default=200_000, gt=0, description="Size of the generated corpus, in words.")
 
 
-class TokenizerSettings(_Settings):
+class TokenizerSettings(Settings):
     """Byte-level BPE with the special tokens <s> <pad> </s> <unk> <mask>."""
 
     vocab_size: int = Field(default=16_000, ge=300)
     min_frequency: int = Field(default=2, ge=1)
 
 
-class StudentSettings(_Settings):
+class StudentSettings(Settings):
     """Shape of the GPT-2 student."""
 
     layers: int = Field(default=12, ge=1)
@@ -51,7 +61,7 @@ class StudentSettings(_Settings):
         return self
 
 
-class PretrainSettings(_Settings):
+class PretrainSettings(Settings):
     """Next-word prediction: AdamW, warm-up, linear decay."""
 
     word_budget: int = Field(default=900_000_000, gt=0, description="Words to see, repetitions counted.")
@@ -67,44 +77,7 @@ class PretrainSettings(_Settings):
     save_every_s: float = Field(default=300.0, gt=0, description="Seconds between saves of the resume point.")
 
 
-class KLSettings(_Settings):
-    """Penalty for leaving the reference (the pretrained student). Per token, k1: logp - reference logp."""
-
-    coefficient: float = Field(default=0.2, ge=0)
-    adaptive: bool = True
-    target: float = Field(default=6.0, gt=0, description="KL per story, in nats, that the controller aims at.")
-    horizon: int = Field(default=10_000, gt=0, description="In stories.")
-    floor: float = Field(default=0.0, ge=0, description="The controller never goes below this coefficient.")
-
-
-class PPOSettings(_Settings):
-    """PPO as TRL 0.9.4 runs it."""
-
-    learning_rate: float = Field(default=1e-6, gt=0)
-    value_learning_rate: float | None = Field(default=None, gt=0, description="Of the value head; none: the same.")
-    value_init: Literal["default", "mean"] = Field(
-        default="default",
-        description="Value head's start: torch's default, or the first batch's mean reward everywhere.",
-    )
-    epochs: int = Field(default=4, ge=1)
-    minibatch_size: int | None = Field(default=None, description="Stories a pass; none means the whole batch.")
-    micro_batch_size: int = Field(default=64, ge=1, description="Stories a forward; changes memory, not the result.")
-    gamma: float = Field(default=1.0, gt=0, le=1)
-    gae_lambda: float = Field(default=0.95, ge=0, le=1)
-    ratio_clip: float = Field(default=0.2, gt=0)
-    value_clip: float = Field(default=0.2, gt=0)
-    value_weight: float = Field(default=0.1, ge=0)
-    ratio_threshold: float = Field(default=10.0, gt=1, description="A pass whose mean ratio exceeds it is skipped.")
-    max_grad_norm: float | None = Field(default=None, gt=0)
-
-
-class RewardSettings(_Settings):
-    """`(t + length_weight * words / max_new_tokens) / (1 + length_weight)` with t the teacher's reward in 0..1."""
-
-    length_weight: float = Field(default=0.4, ge=0)
-
-
-class InteractSettings(_Settings):
+class InteractSettings(Settings):
     """Learning from the teacher's verdicts."""
 
     start: str | None = Field(
@@ -125,29 +98,60 @@ class InteractSettings(_Settings):
     verdict_timeout_s: float = Field(default=600.0, gt=0, description="Longest wait for the teacher within a step.")
     reward: RewardSettings = RewardSettings()
     kl: KLSettings = KLSettings()
+    algorithm: AlgorithmName = Field(default="ppo", description="Which of the blocks below is used.")
     ppo: PPOSettings = PPOSettings()
+    rloo: RLOOSettings = RLOOSettings()
+    grpo: GRPOSettings = GRPOSettings()
+    reinforce_plus_plus: ReinforcePlusPlusSettings = ReinforcePlusPlusSettings()
+    bon: BestOfNSettings = BestOfNSettings()
+
+    @property
+    def learning(self) -> LearningSettings:
+        """The chosen algorithm's settings."""
+        blocks: dict[AlgorithmName, LearningSettings] = {
+            "ppo": self.ppo,
+            "rloo": self.rloo,
+            "grpo": self.grpo,
+            "reinforce++": self.reinforce_plus_plus,
+            "bon": self.bon,
+        }
+        return blocks[self.algorithm]
 
     @model_validator(mode="after")
-    def _minibatches_divide_the_batch(self) -> Self:
-        size = self.ppo.minibatch_size
-        if size is not None and self.batch_size % size:
-            options = [d for d in range(1, self.batch_size + 1) if self.batch_size % d == 0]
-            near = sorted(sorted(options, key=lambda d: abs(d - size))[:2])
+    def _parts_divide_the_batch(self) -> Self:
+        learning = self.learning
+        if isinstance(learning, ClippedSettings):
+            _must_divide(self.batch_size, "minibatch_size", learning.minibatch_size)
+        if isinstance(learning, RLOOSettings | GRPOSettings):
+            _must_divide(self.batch_size, "group_size", learning.group_size)
+        return self
+
+    @model_validator(mode="after")
+    def _loss_kl_has_a_gradient(self) -> Self:
+        if self.algorithm == "grpo" and self.kl.estimator == "k1":
             raise ValueError(
-                f"batch_size {self.batch_size} must be divisible by minibatch_size {size}; "
-                f"try {' or '.join(str(d) for d in near)}"
+                "kl.estimator k1 in grpo's loss pulls towards nothing: its expected gradient is 0; take k2 or k3"
             )
         return self
 
 
-class EvaluationSettings(_Settings):
+def _must_divide(batch_size: int, name: str, size: int | None) -> None:
+    if size is not None and batch_size % size:
+        divisors = [d for d in range(2, batch_size + 1) if batch_size % d == 0]
+        near = sorted(sorted(divisors, key=lambda d: abs(d - size))[:2])
+        raise ValueError(
+            f"batch_size {batch_size} must be divisible by {name} {size}; try {' or '.join(str(d) for d in near)}"
+        )
+
+
+class EvaluationSettings(Settings):
     """What is measured, and how much of it."""
 
     stories: int = Field(default=200, ge=1, description="Stories written per checkpoint for story quality.")
     checkpoints: Literal["ends", "all"] = Field(default="all", description="`ends`: before and after interaction only.")
 
 
-class RunSettings(_Settings):
+class RunSettings(Settings):
     """Everything that decides a run's result."""
 
     preset: str = "paper"

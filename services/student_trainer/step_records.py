@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fabula_proto import ScoredBatch, StepMetrics, StoryBatch
+from services.student_trainer.algorithms.experience import Experience
+from services.student_trainer.algorithms.updating import UpdateStats
 from services.student_trainer.interaction_state import InteractionState
-from services.student_trainer.ppo import Experience, UpdateStats
 from services.student_trainer.records import StoryRow
 from services.student_trainer.rewards import usable_reward
 from services.student_trainer.rollout import Rollout

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.student_trainer.advantages import gae, masked_mean, masked_whiten
+from services.student_trainer.kl import KLController
 from services.student_trainer.losses import policy_loss_terms, value_loss_terms
-from services.student_trainer.rewards import KLController, story_reward, token_rewards
+from services.student_trainer.rewards import WrittenStory, length_bonus, token_rewards
 
 
 def test_gae_by_hand() -> None:
@@ -112,8 +113,9 @@ def test_value_loss_by_hand(value: float, old: float, target: float, expected: f
 
 def test_reward_is_the_papers() -> None:
     # t = 5/9, 45 words of at most 90: (0.5556 + 0.4 * 0.5) / 1.4
-    assert story_reward(5 / 9, 45, 90, 0.4) == pytest.approx((5 / 9 + 0.2) / 1.4)
-    assert story_reward(1.0, 90, 90, 0.4) == pytest.approx(1.0)
+    bonus = length_bonus(0.4, 90)
+    assert bonus(5 / 9, WrittenStory("", words=45, ended=True)) == pytest.approx((5 / 9 + 0.2) / 1.4)
+    assert bonus(1.0, WrittenStory("", words=90, ended=False)) == pytest.approx(1.0)
 
 
 def test_token_rewards_put_the_score_at_the_last_token() -> None:

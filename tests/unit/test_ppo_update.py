@@ -7,10 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from services.student_trainer.algorithms.experience import Experience, JudgedStories
+from services.student_trainer.algorithms.ppo import PPO
+from services.student_trainer.algorithms.updating import NotFiniteError, UpdateStats, make_optimizer, update
+from services.student_trainer.learning_settings import PPOSettings
 from services.student_trainer.policy import Policy
-from services.student_trainer.ppo import Experience, NotFiniteError, gather_experience, make_optimizer, update
 from services.student_trainer.rollout import Rollout, write_stories
-from services.student_trainer.settings import PPOSettings, StudentSettings
+from services.student_trainer.settings import StudentSettings
 from services.student_trainer.student import build_student
 from tests.trainer_helpers import tiny_tokenizer
 
@@ -39,7 +42,17 @@ def rollout(policy: Policy, stories: int = 6) -> Rollout:
 
 
 def experience(policy: Policy, written: Rollout, rewards: Tensor, usable: Tensor) -> Experience:
-    return gather_experience(policy, written.sequences_BS, written.mask_BT, rewards, usable, KL, 1.0, SETTINGS)
+    judged = JudgedStories(written.sequences_BS, written.mask_BT, rewards, usable)
+    return PPO(SETTINGS, "k1").gather(policy, judged, KL, 1.0)
+
+
+def learn(
+    policy: Policy, gathered: Experience, settings: PPOSettings = SETTINGS, sgd: float | None = None
+) -> UpdateStats:
+    """One update: Adam as in runs, or plain SGD at the rate `sgd`."""
+    adam = make_optimizer(policy, settings)
+    optimizer = adam if sgd is None else torch.optim.SGD(policy.parameters(), lr=sgd)
+    return update(PPO(settings, "k1"), policy, optimizer, gathered, 1.0, torch.Generator().manual_seed(0))
 
 
 def reference_update(policy: Policy, written: Rollout, rewards: Tensor, usable: Tensor) -> None:
@@ -52,6 +65,7 @@ def reference_update(policy: Policy, written: Rollout, rewards: Tensor, usable: 
     ]
 
     def scores(model: torch.nn.Module, ids: Tensor) -> tuple[Tensor, Tensor]:
+        assert policy.value_head is not None
         output = model(ids[None], output_hidden_states=True)
         logprobs = torch.log_softmax(output.logits[0], dim=-1)
         chosen = torch.stack([logprobs[i - 1, ids[i]] for i in range(prompt, len(ids))])
@@ -101,14 +115,7 @@ def test_update_equals_the_plain_reference(policy: Policy) -> None:
     written = rollout(policy)
     rewards, usable = torch.linspace(0.0, 1.0, 6), torch.tensor([1.0, 1.0, 0.0, 1.0, 1.0, 1.0])
     other = Policy(copy.deepcopy(policy.model), copy.deepcopy(policy.value_head), copy.deepcopy(policy.reference))
-    update(
-        policy,
-        torch.optim.SGD(policy.parameters(), lr=1.0),
-        experience(policy, written, rewards, usable),
-        SETTINGS,
-        1.0,
-        torch.Generator(),
-    )
+    learn(policy, experience(policy, written, rewards, usable), sgd=1.0)
     reference_update(other, written, rewards, usable)
     for ours, theirs in zip(policy.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=1e-4)
@@ -117,7 +124,7 @@ def test_update_equals_the_plain_reference(policy: Policy) -> None:
 def test_first_ratio_is_exactly_one(policy: Policy) -> None:
     written = rollout(policy)
     gathered = experience(policy, written, torch.rand(6), torch.ones(6))
-    stats = update(policy, make_optimizer(policy, SETTINGS), gathered, SETTINGS, 1.0, torch.Generator())
+    stats = learn(policy, gathered)
     assert stats.ratio_first_pass == 1.0
 
 
@@ -138,15 +145,16 @@ def test_stories_without_verdict_change_nothing(policy: Policy) -> None:
         rewards = torch.linspace(0.0, 1.0, 6)
         rewards[1] = bogus
         gathered = experience(twin, written, rewards, usable)
-        update(twin, make_optimizer(twin, SETTINGS), gathered, SETTINGS, 1.0, torch.Generator())
+        learn(twin, gathered)
         after.append([p.detach().clone() for p in twin.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*after, strict=True))
 
 
 def test_a_value_head_may_start_at_the_mean(policy: Policy) -> None:
+    assert policy.value_head is not None
     policy.value_head.start_at(0.25)
     gathered = experience(policy, rollout(policy), torch.rand(6), torch.ones(6))
-    torch.testing.assert_close(gathered.values_BT, 0.25 * gathered.mask_BT)
+    torch.testing.assert_close(gathered.values_RT, 0.25 * gathered.mask_RT)
 
 
 def test_a_nan_cannot_reach_the_weights(policy: Policy) -> None:
@@ -154,15 +162,15 @@ def test_a_nan_cannot_reach_the_weights(policy: Policy) -> None:
     rewards = torch.tensor([0.1, float("nan"), 0.3, 0.4, 0.5, 0.6])
     gathered = experience(policy, rollout(policy), rewards, torch.ones(6))
     with pytest.raises(NotFiniteError, match="learning_rate"):
-        update(policy, make_optimizer(policy, SETTINGS), gathered, SETTINGS, 1.0, torch.Generator())
+        learn(policy, gathered)
     assert all(torch.equal(a, b) for a, b in zip(before, policy.parameters(), strict=True))
 
 
 def test_a_pass_past_the_ratio_threshold_is_skipped(policy: Policy) -> None:
     before = [p.detach().clone() for p in policy.parameters()]
     gathered = experience(policy, rollout(policy), torch.rand(6), torch.ones(6))
-    shifted = replace(gathered, logprobs_BT=gathered.logprobs_BT - 3.0)  # every ratio becomes e^3 = 20
-    stats = update(policy, make_optimizer(policy, SETTINGS), shifted, SETTINGS, 1.0, torch.Generator())
+    shifted = replace(gathered, logprobs_RT=gathered.logprobs_RT - 3.0)  # every ratio becomes e^3 = 20
+    stats = learn(policy, shifted)
     assert stats.passes_skipped == SETTINGS.epochs
     assert all(torch.equal(a, b) for a, b in zip(before, policy.parameters(), strict=True))
 
@@ -170,6 +178,6 @@ def test_a_pass_past_the_ratio_threshold_is_skipped(policy: Policy) -> None:
 def test_minibatches_visit_every_story_once(policy: Policy) -> None:
     settings = PPOSettings(learning_rate=0.01, epochs=1, minibatch_size=2)
     gathered = experience(policy, rollout(policy), torch.rand(6), torch.ones(6))
-    stats = update(policy, make_optimizer(policy, settings), gathered, settings, 1.0, torch.Generator().manual_seed(0))
+    stats = learn(policy, gathered, settings)
     assert stats.passes_skipped == 0
     assert stats.ratio_first_pass == pytest.approx(1.0, abs=1e-5)

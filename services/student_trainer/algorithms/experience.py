@@ -1,0 +1,131 @@
+"""What an algorithm is, what it is given and what it makes of it."""
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from services.student_trainer.advantages import masked_mean
+from services.student_trainer.learning_settings import LearningSettings
+from services.student_trainer.policy import Policy, TokenScores
+
+
+@dataclass(frozen=True)
+class JudgedStories:
+    """B stories of a prompt and T response tokens, S in all. Where `usable_B` is 0 a reward means nothing."""
+
+    sequences_BS: Tensor
+    mask_BT: Tensor  # 1 on response tokens
+    rewards_B: Tensor
+    usable_B: Tensor
+
+
+@dataclass(frozen=True)
+class Experience:
+    """The batch as an update sees it. A loss is `sum(terms_RT * weights_RT) / sum(mass_R)` over a pass's rows.
+
+    `kl_B`, `kl_per_story`, `entropy` and `stories` speak of the whole batch, the rest of the R rows to learn from.
+    """
+
+    sequences_RS: Tensor
+    mask_RT: Tensor  # 1 on response tokens of stories with a usable verdict
+    logprobs_RT: Tensor  # of the policy that wrote
+    reference_RT: Tensor  # log-probabilities of the reference
+    advantages_RT: Tensor
+    weights_RT: Tensor
+    mass_R: Tensor
+    kl_coefficient: float
+    kl_B: Tensor  # logp - reference logp summed over the story's tokens, in nats; 0 without a usable verdict
+    kl_per_story: float
+    entropy: float
+    stories: int  # with a usable verdict
+    values_RT: Tensor | None = None
+    returns_RT: Tensor | None = None
+
+    def at(self, rows: Tensor) -> "Experience":
+        """The same with these rows only: of each tensor whose name says that its first axis is R."""
+        per_row = {name: value[rows] for name, value in vars(self).items() if value is not None and "_R" in name}
+        return replace(self, **per_row)
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """Terms [R, T] of one forward. The loss is policy + value_weight * value + KL, each weighted as Experience says."""
+
+    policy_RT: Tensor
+    kl_RT: Tensor | None = None  # with its coefficient
+    value_RT: Tensor | None = None
+    value_weight: float = 0.0
+    value_clipped_RT: Tensor | None = None  # 1 where the value left its clip range
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How an update goes over its batch."""
+
+    epochs: int = 1
+    minibatch_size: int | None = None
+    ratio_clip: float | None = None  # none: nothing is clipped
+    ratio_threshold: float | None = None  # a pass whose mean ratio exceeds it is skipped
+
+
+class Algorithm(Protocol):
+    """A way to learn from judged stories: what they are worth, and the loss of each of their tokens."""
+
+    @property
+    def section(self) -> str:
+        """Name of its settings under `interact`."""
+
+    @property
+    def settings(self) -> LearningSettings: ...
+
+    @property
+    def passes(self) -> Passes: ...
+
+    @property
+    def needs_value_head(self) -> bool: ...
+
+    def gather(self, policy: Policy, stories: JudgedStories, kl_coefficient: float, temperature: float) -> Experience:
+        """Score the stories under policy and reference, and say what each token is worth.
+
+        Raises:
+            ValueError: no story has a usable verdict.
+        """
+
+    def loss(self, scores: TokenScores, seen: Experience) -> LossTerms:
+        """Loss terms of the rows `seen`, whose tokens the learning policy scores so."""
+
+
+@torch.no_grad()
+def score_stories(
+    policy: Policy, stories: JudgedStories, kl_coefficient: float, temperature: float, micro_batch_size: int
+) -> Experience:
+    """Policy and reference on each response token, with advantages 0 and every token of the same weight.
+
+    Raises:
+        ValueError: no story has a usable verdict.
+    """
+    mask_BT = stories.mask_BT * stories.usable_B[:, None]
+    chunks = list(zip(stories.sequences_BS.split(micro_batch_size), mask_BT.split(micro_batch_size), strict=True))
+    scores = [policy.token_scores(rows, mask, temperature, entropy=True) for rows, mask in chunks]
+    reference_BT = torch.cat([policy.reference_logprobs(rows, mask, temperature) for rows, mask in chunks])
+    logprobs_BT = torch.cat([s.logprobs_BT for s in scores])
+    values = [s.values_BT for s in scores if s.values_BT is not None]
+    entropy_BT = torch.cat([s.entropy_BT for s in scores if s.entropy_BT is not None])
+    kl_B = ((logprobs_BT - reference_BT) * mask_BT).sum(dim=1)
+    return Experience(
+        sequences_RS=stories.sequences_BS,
+        mask_RT=mask_BT,
+        logprobs_RT=logprobs_BT,
+        reference_RT=reference_BT,
+        advantages_RT=torch.zeros_like(mask_BT),
+        weights_RT=mask_BT,
+        mass_R=mask_BT.sum(dim=1),
+        kl_coefficient=kl_coefficient,
+        kl_B=kl_B,
+        kl_per_story=float(masked_mean(kl_B, stories.usable_B)),
+        entropy=float(masked_mean(entropy_BT, mask_BT)),
+        stories=int(stories.usable_B.sum()),
+        values_RT=torch.cat(values) if values else None,
+    )
