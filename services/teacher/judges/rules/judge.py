@@ -50,6 +50,7 @@ class RulesJudge:
                 f"the rules judge knows {', '.join(CRITERIA)}, not {', '.join(unknown)}; "
                 f"take a rubric with these criteria, or a language model as the teacher"
             )
+        measure("The fox found a lamp.")  # reads the data files now, not while the first story waits
         self._rubric = rubric
         self._identity = TeacherIdentity(
             backend="rules",
