@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from services.local.errors import CommandError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -49,6 +51,39 @@ def runs(
         typer.echo(json.dumps([line.model_dump(mode="json") for line in lines], indent=2))
     else:
         run_list.show(lines, runs_dir, _console())
+
+
+@runs_app.command()
+def rescore(
+    run_dir: RunDir,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            help="Who judges in this process: rules:, transformers:FOLDER, ..., or a name of FABULA_TEACHERS_FILE."
+        ),
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Ask a running teacher, such as http://localhost:8001?teacher=NAME.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=2, help="At most so many stories, evenly spread over the run.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have another teacher judge the stories that a run recorded: did the student learn, or only please its teacher?
+
+    Prints mean scores along the run by both teachers, with intervals, and how far they agree. The new verdicts are
+    written to rescored/ in the run's folder; its records stay as they are.
+    """
+    if (teacher is None) == (url is None):
+        raise CommandError("--teacher judges here and --url asks a running teacher; give one of them")
+    from services.local import agreement_tables, rescoring
+
+    report = rescoring.rescore(run_dir, url or teacher or "", limit, _console(stderr=True))
+    if as_json:
+        typer.echo(report.model_dump_json(indent=2))
+    else:
+        agreement_tables.show(rescoring.parts(report), _console())
 
 
 def _console(*, stderr: bool = False) -> "Console":
