@@ -165,7 +165,7 @@ def test_user_and_password_are_sent_and_hidden() -> None:
 def test_a_server_that_loads_passes() -> None:
     answers = then((503, {}, '{"error": {"code": 503, "message": "Loading model"}}'), (404, {}, ""), (200, {}, ""))
     with answering(answers) as url, client(url) as (http, loop):
-        with pytest.raises(JudgeUnavailableError, match=r"not ready yet .*Loading model") as found:
+        with pytest.raises(JudgeUnavailableError, match=r"busy or loading .*Loading model") as found:
             loop.run(http.ready("/health"))
         assert found.value.passing
         loop.run(http.ready("/health"))

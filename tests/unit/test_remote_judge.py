@@ -46,7 +46,7 @@ class TableDialect(Dialect):
     def __init__(self) -> None:
         super().__init__(Http("http://nowhere", key=None, timeout_s=1, concurrency=1, key_hint=""), None)
         self.server = Description("tiny", "1", 100)
-        self.answer = "2 1 3"
+        self.answer, self.heeds = "2 1 3", True
         self.logprobs: dict[Token, float] = {token: math.log(p) for token, p in FIRST.items()}
         self.asked: list[Path] = []
         self.drawn: list[Draw] = []
@@ -76,10 +76,7 @@ class TableDialect(Dialect):
 
     async def sample(self, prompt: Any, draw: Draw) -> Sampled:
         self.drawn.append(draw)
-        return Sampled(self.answer)
-
-    async def chat(self, text: str) -> str:
-        return text
+        return Sampled("x y z" if draw.signs == "x-z" and self.heeds else self.answer)
 
 
 @contextmanager
@@ -233,9 +230,9 @@ def test_a_digit_that_can_only_be_next_to_impossible_need_not_come_back() -> Non
 
 def test_a_constraint_that_does_not_bite_fails_the_probe() -> None:
     dialect = TableDialect()
-    dialect.answer = "Hello there!"
+    dialect.heeds = False
     with (
-        pytest.raises(JudgeUnavailableError, match=r"ignores the constraint.*Hello there"),
+        pytest.raises(JudgeUnavailableError, match=r"ignores a constraint.*2 1 3"),
         judging(dialect, mode="sample"),
     ):
         pass

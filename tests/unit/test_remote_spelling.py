@@ -8,9 +8,10 @@ from transformers import AutoTokenizer
 
 from services.teacher.judges.joint import answer_levels
 from services.teacher.judges.lm.tokens import StoryTokenizer, answer_tokens
-from services.teacher.judges.remote.dialect import DialectError, Frame
+from services.teacher.judges.remote.dialect import DialectError, Frame, Piece
 from services.teacher.judges.remote.fields import as_dict, field, ids_at, limit_at, rows, text_at
 from services.teacher.judges.remote.http import Http, LoopThread
+from services.teacher.judges.remote.local_tokenizer import LocalTokenizer
 from services.teacher.judges.remote.sglang import SglangDialect
 from services.teacher.judges.remote.tree import ROOT, MalformedAnswerError, Token
 from services.teacher.rubric import Rubric
@@ -28,9 +29,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def dialect(folder: Path) -> Iterator[tuple[SglangDialect, LoopThread]]:
     """SGLang's, whose tokenizer is in this process."""
     loop, http = LoopThread("test"), Http("http://nowhere", key=None, timeout_s=1, concurrency=1, key_hint="")
-    dialect = SglangDialect(http, None)
-    dialect._tokenizer = AutoTokenizer.from_pretrained(folder)
-    yield dialect, loop
+    yield SglangDialect(http, None, LocalTokenizer(AutoTokenizer.from_pretrained(folder))), loop
     loop.run(http.close())
     loop.close()
 
@@ -59,8 +58,8 @@ def test_answers_are_spelled_as_in_the_process(
 def test_what_a_path_is_forced_to_go_on_to(dialect: tuple[SglangDialect, LoopThread]) -> None:
     server, loop = dialect
     tree = loop.run(server.tree(Frame("", ""), rubric(3, 4)))
-    space = server._tokenizer.convert_tokens_to_ids("Ġ")
-    joined = server._tokenizer.tokenize("2 1")[-1] == "Ġ1"
+    pieces = loop.run(server.pieces("2 1"))
+    joined, space = len(pieces) == 2, pieces[1].id
     assert tree.forced(ROOT) is None
     digits = [path for path in tree.children if len(path) == 1]
     assert {tree.forced(path) for path in digits} == ({None} if joined else {(*path, space) for path in digits})
@@ -72,7 +71,7 @@ def test_a_tokenizer_without_digits_cannot_spell(dialect: tuple[SglangDialect, L
     server, loop = dialect
 
     class Deaf(SglangDialect):
-        def _pieces(self, text: str, *, split_special_tokens: bool) -> list[object]:  # type: ignore[override]
+        async def pieces(self, text: str) -> list[Piece]:
             return []
 
     deaf = Deaf(server.http, None)

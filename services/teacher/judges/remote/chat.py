@@ -75,10 +75,6 @@ class ChatDialect(Dialect):
         text, tokens = await self.complete(Ask(prompt, draw.max_tokens, draw.temperature, draw.seed))
         return Sampled(text, by_text(tokens))
 
-    async def chat(self, text: str) -> Messages:
-        """See `Dialect`."""
-        return [{"role": "user", "content": text}]
-
     async def look(self, frame: Frame, prompt: Any) -> str:
         """See `Dialect`: nothing can be seen."""
         return f"BOS left to the server, the {TOP} most probable tokens (coverage is a lower bound)"

@@ -9,8 +9,6 @@ from services.teacher.judges.remote.http import Http
 from services.teacher.judges.remote.tree import AnswerTree, Path, Token
 from services.teacher.rubric import Rubric
 
-GREETING = "Greet me with one friendly sentence."  # what a judge that may write digits alone cannot do
-
 
 class DialectError(Exception):
     """The server's model, template or tokenizer cannot carry the judge; it stays so."""
@@ -48,12 +46,18 @@ class Frame:
 
 @dataclass(frozen=True)
 class Draw:
-    """What mode sample asks for: one answer of `criteria` digits below `levels`."""
+    """What mode sample asks for: an answer of `criteria` signs with spaces between, held to that where that can be."""
 
     criteria: int
     levels: int
     temperature: float
     seed: int
+    signs: str = ""  # as in a character class; the levels' digits unless something else is given
+
+    @property
+    def sign(self) -> str:
+        """One sign of the answer as a character class, in regular expressions and in GBNF alike."""
+        return f"[{self.signs or f'0-{self.levels - 1}'}]"
 
     @property
     def max_tokens(self) -> int:
@@ -63,7 +67,7 @@ class Draw:
     @property
     def pattern(self) -> str:
         """The answers as a regular expression. A space may come first, as some models write it."""
-        return " ?" + " ".join([f"[0-{self.levels - 1}]"] * self.criteria)
+        return " ?" + " ".join([self.sign] * self.criteria)
 
 
 @dataclass(frozen=True)
@@ -114,10 +118,6 @@ class Dialect(ABC):
     @abstractmethod
     async def sample(self, prompt: Any, draw: Draw) -> Sampled:
         """One answer, drawn."""
-
-    @abstractmethod
-    async def chat(self, text: str) -> Any:
-        """A prompt of `text` as a user's whole message, for the probe."""
 
     async def look(self, frame: Frame, prompt: Any) -> str:
         """Check that the prompt is read as it is written; what was found, for notes. Raises DialectError if not."""

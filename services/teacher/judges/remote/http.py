@@ -42,6 +42,10 @@ class ServerFaultError(Exception):
     """The server failed on this request."""
 
 
+class MissingRouteError(JudgeUnavailableError):
+    """The server has no such route, or no such model: it is another kind or version than was thought."""
+
+
 class LoopThread:
     """An event loop on a thread of its own, for callers on any other thread."""
 
@@ -117,50 +121,59 @@ class Http:
         """The JSON answer of POST `path` with a JSON body; raises as `get` does."""
         return await self._request("POST", path, body)
 
+    async def post_for(self, path: str, body: dict[str, Any], header: str) -> tuple[Any, str | None]:
+        """As `post`, with one of the answer's headers."""
+        response = await self._respond("POST", path, body)
+        return self._read(path, response), response.headers.get(header)
+
     async def ready(self, path: str) -> None:
         """Ask once whether the server is ready, at its GET `path`. A server without that route may be.
 
         Raises:
             JudgeUnavailableError: it cannot be reached, or says 503: it is loading.
         """
-        try:
-            response = await self._client.get(f"{self.url}{path}")
-        except httpx.TransportError as error:
-            raise self._unreachable(error) from error
-        if response.status_code == 503:
-            raise JudgeUnavailableError(f"{self.url} is not ready yet ({self._message(response)})", passing=True)
+        await self._respond("GET", path, None, waiting=False)
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
 
     async def _request(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
+        return self._read(path, await self._respond(method, path, body))
+
+    def _read(self, path: str, response: httpx.Response) -> Any:
+        if not response.is_success:
+            raise self._failure(path, response)
+        try:
+            return response.json()
+        except (ValueError, RecursionError) as error:
+            raise ServerFaultError(f"{self.url}{path} answered with something that is no JSON") from error
+
+    async def _respond(
+        self, method: str, path: str, body: dict[str, Any] | None, *, waiting: bool = True
+    ) -> httpx.Response:
         async with self._slots:
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    response = await self._patiently(method, path, body)
+                    return await self._patiently(method, path, body, waiting=waiting)
             except (TimeoutError, httpx.TimeoutException) as error:
                 raise ServerFaultError(
                     f"{self.url}{path} gave no answer within {self._timeout_s:g} s; raise FABULA_SERVER_TIMEOUT_S or "
                     "lower FABULA_SERVER_CONCURRENCY"
                 ) from error
-        if response.is_success:
-            try:
-                return response.json()
-            except (ValueError, RecursionError) as error:
-                raise ServerFaultError(f"{self.url}{path} answered with something that is no JSON") from error
-        raise self._failure(path, response)
 
-    async def _patiently(self, method: str, path: str, body: dict[str, Any] | None) -> httpx.Response:
+    async def _patiently(self, method: str, path: str, body: dict[str, Any] | None, *, waiting: bool) -> httpx.Response:
         deadline = asyncio.get_running_loop().time() + self._timeout_s
         wait_s, lost = FIRST_WAIT_S, 0
         while True:
             asked_s: float | None = None
+            answered = False
             try:
                 response = await self._client.request(method, f"{self.url}{path}", json=body)
                 if response.status_code not in OVERLOADED or _is_final(response):
                     return response
-                asked_s, why = _retry_after_s(response), f"HTTP {response.status_code}: {self._message(response)}"
+                answered, asked_s = True, _retry_after_s(response)
+                why = f"HTTP {response.status_code}: {self._message(response)}"
             except httpx.TimeoutException:
                 raise
             except httpx.TransportError as error:
@@ -168,7 +181,8 @@ class Http:
                 if lost >= CONNECTION_TRIES or "CERTIFICATE" in str(error):
                     raise self._unreachable(error) from error
             pause_s = asked_s if asked_s is not None else wait_s * random.uniform(0.5, 1.5)
-            if asyncio.get_running_loop().time() + pause_s >= deadline:
+            late = asyncio.get_running_loop().time() + pause_s >= deadline
+            if late or (answered and not waiting):
                 raise JudgeUnavailableError(f"{self.url} is busy or loading ({self._hidden(why)})", passing=True)
             await asyncio.sleep(pause_s)
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
@@ -184,7 +198,7 @@ class Http:
         if status in (401, 403):
             return JudgeUnavailableError(f"{where} ({message}); {self._key_hint}")
         if status in (404, 405):
-            return JudgeUnavailableError(
+            return MissingRouteError(
                 f"{where} ({message}); check the address, the model's name, and that it is this kind of server"
             )
         if _is_final(response):

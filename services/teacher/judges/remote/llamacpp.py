@@ -21,7 +21,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from services.teacher.judges.remote.dialect import Description, Draw, Piece, Sampled
-from services.teacher.judges.remote.fields import as_dict, field, limit_at, rows, text_at
+from services.teacher.judges.remote.fields import as_dict, field, ids_at, limit_at, rows, text_at
 from services.teacher.judges.remote.http import Http, ServerFaultError, together
 from services.teacher.judges.remote.tokens import TEMPLATE_CONSTANTS, TokenDialect
 from services.teacher.judges.remote.tree import NEGLIGIBLE, AnswerTree, Path, Token, checked
@@ -81,20 +81,25 @@ class LlamacppDialect(TokenDialect):
 
     async def pieces(self, text: str) -> list[Piece]:
         """See `TemplateDialect`."""
-        return await self._pieces(text)
-
-    async def head_pieces(self, text: str) -> list[Piece]:
-        """See `TokenDialect`."""
-        return await self._pieces(text, add_special=True)
-
-    async def story_pieces(self, text: str) -> list[Piece]:
-        """See `TokenDialect`."""
-        return await self._pieces(text, parse_special=False)
-
-    async def _pieces(self, text: str, *, add_special: bool = False, parse_special: bool = True) -> list[Piece]:
-        asked = {"content": text, "add_special": add_special, "parse_special": parse_special, "with_pieces": True}
+        asked = {"content": text, "with_pieces": True}
         found = rows(await self.http.post("/tokenize", asked), "tokens")
         return [Piece(int(field(token, "id")), _text(field(token, "piece"))) for token in found]
+
+    async def ids(self, text: str) -> list[int]:
+        """See `TokenDialect`."""
+        return ids_at(await self.http.post("/tokenize", {"content": text}), "tokens")
+
+    async def head_ids(self, text: str) -> list[int]:
+        """See `TokenDialect`."""
+        return ids_at(await self.http.post("/tokenize", {"content": text, "add_special": True}), "tokens")
+
+    async def story_ids(self, text: str) -> list[int]:
+        """See `TokenDialect`."""
+        return ids_at(await self.http.post("/tokenize", {"content": text, "parse_special": False}), "tokens")
+
+    async def read_tokens(self, prompt: list[int]) -> object:
+        """See `TokenDialect`."""
+        return field(await self._completed({**NEUTRAL, "prompt": prompt, "n_predict": 1}), "tokens_evaluated")
 
     async def next_tokens(self, prompt: Any, paths: Sequence[Path], tree: AnswerTree) -> dict[Path, dict[Token, float]]:
         """See `Dialect`: one request a path and those that it is forced to go on to; another where too little came."""
@@ -137,14 +142,14 @@ class LlamacppDialect(TokenDialect):
 
     async def sample(self, prompt: Any, draw: Draw) -> Sampled:
         """See `Dialect`."""
-        digits = ' " " '.join([f"[0-{draw.levels - 1}]"] * draw.criteria)
+        signs = ' " " '.join([draw.sign] * draw.criteria)
         asked = {
             **NEUTRAL,
             "prompt": prompt,
             "n_predict": draw.max_tokens,
             "temperature": draw.temperature,
             "seed": draw.seed,
-            "grammar": f'root ::= " "? {digits}',
+            "grammar": f'root ::= " "? {signs}',
         }
         return Sampled(text_at(await self._completed(asked), "content"))
 

@@ -1,16 +1,19 @@
 """One probe for all servers, before the first story: does this server do what the judge relies on?"""
 
 import math
+import re
+from dataclasses import replace
 from typing import Any
 
 from services.teacher.judges.lm.prompt import fenced
-from services.teacher.judges.remote.asking import Question, parsed
-from services.teacher.judges.remote.dialect import GREETING, Dialect, DialectError, Draw
+from services.teacher.judges.remote.asking import Question
+from services.teacher.judges.remote.dialect import Dialect, DialectError, Draw
 from services.teacher.judges.remote.http import RequestRefusedError
-from services.teacher.judges.remote.tree import ROOT, MalformedAnswerError, checked
+from services.teacher.judges.remote.tree import ROOT, checked
 from services.teacher.spec import Mode
 
 STORY = "The fox lost his lantern. He asked the owl, who knew the night. They found it at dawn."
+LETTERS = "x-z"
 # What a digit may have at most that did not come back, since others more probable filled the server's list.
 UNSEEN = 1e-3
 
@@ -30,7 +33,7 @@ async def probe(dialect: Dialect, questions: tuple[Question, ...], mode: Mode, d
     levels = questions[0].rubric.levels
     parts = [f"{min(seen)} of {levels} digits", await dialect.look(questions[0].frame, prompt)]
     if mode == "sample":
-        parts.append(await _constraint(dialect, draw))
+        parts.append(await _constraint(dialect, prompt, draw))
     return f"probe: {', '.join(parts)}; mode {mode}; client httpx"
 
 
@@ -51,19 +54,18 @@ async def _digits(dialect: Dialect, question: Question, prompt: Any) -> int:
     return len(seen)
 
 
-async def _constraint(dialect: Dialect, draw: Draw) -> str:
+async def _constraint(dialect: Dialect, prompt: Any, draw: Draw) -> str:
+    """Ask for letters where the model would write digits: only a server that heeds the constraint gives them."""
     if not dialect.constrains:
         return "answers not constrained"
-    prompt = await dialect.chat(GREETING)
+    letters = replace(draw, signs=LETTERS)
     try:
-        parsed((await dialect.sample(prompt, draw)).text, draw.criteria, draw.levels)
+        answer = (await dialect.sample(prompt, letters)).text
     except RequestRefusedError as error:
+        raise DialectError(f"the server takes no constraint on answers ({error}); turn its grammars on") from error
+    if not re.fullmatch(letters.pattern, answer.rstrip()):
         raise DialectError(
-            f"the server refuses to hold an answer to a pattern ({error}); turn its grammars on"
-        ) from error
-    except MalformedAnswerError as error:
-        raise DialectError(
-            f"the server ignores the constraint of an answer to digits ({error}); use a version that knows it, or mode "
-            "joint or independent"
-        ) from error
+            f"the server ignores a constraint on answers: held to {letters.pattern!r} it wrote {answer[:80]!r}; use a "
+            "version that knows it, or mode joint or independent"
+        )
     return "the constraint bites"

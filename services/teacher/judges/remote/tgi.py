@@ -26,7 +26,7 @@ from services.teacher.judges.lm.prompt import fenced as fenced_story
 from services.teacher.judges.remote.dialect import Description, DialectError, Draw, Frame, Piece, Sampled
 from services.teacher.judges.remote.fields import as_dict, field, limit_at, rows, text_at
 from services.teacher.judges.remote.http import Http, RequestRefusedError, together
-from services.teacher.judges.remote.tokens import TemplateDialect
+from services.teacher.judges.remote.tokens import TemplateDialect, read_as_sent
 from services.teacher.judges.remote.tree import NEGLIGIBLE, AnswerTree, MalformedAnswerError, Path, Token, checked
 
 TOP = 20  # or as many as --max-top-n-tokens allows
@@ -168,15 +168,15 @@ class TgiDialect(TemplateDialect):
         answer = await self.http.post("/generate", {"inputs": prompt, "parameters": parameters})
         return Sampled(text_at(answer, "generated_text"))
 
-    async def chat(self, text: str) -> str:
-        """See `Dialect`."""
-        return await self.render([{"role": "user", "content": text}])
-
     async def look(self, frame: Frame, prompt: Any) -> str:
         """See `Dialect`: what the server adds in front stands there once; how many tokens it shows."""
         read = [piece.id for piece in await self._all_pieces(prompt)]
         if self._added and read[: self._added] == read[self._added : 2 * self._added]:
-            raise DialectError(f"the server reads token {read[0]} twice at the prompt's beginning; mend its template")
+            raise DialectError(f"the prompt begins with token {read[0]} (BOS) twice; mend the server's chat template")
+        body = {"inputs": prompt, "parameters": {"max_new_tokens": 1}}
+        _, count = await self.http.post_for("/generate", body, "x-prompt-tokens")
+        if count is not None:
+            read_as_sent(int(count) if count.isdecimal() else count, len(read))
         return (
             f"{'one BOS' if self._added else 'no BOS'}, the {self._top} most probable tokens and a grammar for the rest"
         )

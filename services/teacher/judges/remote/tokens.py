@@ -29,7 +29,7 @@ class TemplateDialect(Dialect):
 
     @abstractmethod
     async def pieces(self, text: str) -> list[Piece]:
-        """Tokens of `text` alone, nothing added; whether markers become control tokens is left open."""
+        """Tokens of `text`, which is an answer, with nothing added."""
 
     async def frame(self, rubric: Rubric) -> Frame:
         """See `Dialect`. A template that knows no system role (Gemma's) gets the rubric in the user's message."""
@@ -101,28 +101,31 @@ class TokenDialect(TemplateDialect):
         self._parts = {}
 
     @abstractmethod
-    async def story_pieces(self, text: str) -> list[Piece]:
-        """Tokens of untrusted text alone, as far as possible without control tokens."""
+    async def ids(self, text: str) -> list[int]:
+        """Tokens of a text that we wrote, markers as control tokens, nothing added."""
 
-    async def head_pieces(self, text: str) -> list[Piece]:
+    async def head_ids(self, text: str) -> list[int]:
         """Tokens of a prompt's beginning, with a beginning-of-text token if the model wants one."""
-        return await self.pieces(text)
+        return await self.ids(text)
+
+    async def story_ids(self, text: str) -> list[int]:
+        """Tokens of untrusted text, as far as possible without control tokens."""
+        return await self.ids(text)
 
     async def frame(self, rubric: Rubric) -> Frame:
         """See `Dialect`."""
         frame = await super().frame(rubric)
         names = sorted(set(markers(frame.head + frame.tail)))
         head, tail, *named = await together(
-            self.head_pieces(frame.head), self.pieces(frame.tail), *(self.pieces(name) for name in names)
+            self.head_ids(frame.head), self.ids(frame.tail), *(self.ids(name) for name in names)
         )
-        control = frozenset(found[0].id for found in named if len(found) == 1)
-        self._parts[frame] = ([p.id for p in head], [p.id for p in tail], control)
+        self._parts[frame] = (head, tail, frozenset(found[0] for found in named if len(found) == 1))
         return frame
 
     async def prompt(self, frame: Frame, fenced: str, tree: AnswerTree) -> list[int]:
         """See `Dialect`: token ids."""
         head, tail, control = self._parts[frame]
-        story = [piece.id for piece in await self.story_pieces(fenced)]
+        story = await self.story_ids(fenced)
         if control.intersection(story):
             raise StoryRefusedError("its text becomes control tokens of the judge's model")
         ids = [*head, *story, *tail]
@@ -134,18 +137,27 @@ class TokenDialect(TemplateDialect):
         return ids
 
     async def look(self, frame: Frame, prompt: Any) -> str:
-        """See `Dialect`: the first two tokens are not the same."""
+        """See `Dialect`: the first two tokens are not the same, and the server reads as many as were sent."""
         if len(prompt) > 1 and prompt[0] == prompt[1]:
             raise DialectError(
-                f"the prompt begins with token {prompt[0]} twice: the template writes one and the "
+                f"the prompt begins with token {prompt[0]} twice: the template writes a beginning token (BOS) and the "
                 "tokenizer adds one; turn one of them off"
             )
+        read_as_sent(await self.read_tokens(prompt), len(prompt))
         return "one BOS at most"
 
-    async def chat(self, text: str) -> list[int]:
-        """See `Dialect`."""
-        rendered = await self.render([{"role": "user", "content": text}])
-        return [piece.id for piece in await self.head_pieces(rendered)]
+    @abstractmethod
+    async def read_tokens(self, prompt: list[int]) -> object:
+        """How many tokens the server says it read of a prompt."""
+
+
+def read_as_sent(read: object, sent: int) -> None:
+    """Raise DialectError where the server says that it read another number of tokens."""
+    if read != sent:
+        raise DialectError(
+            f"the server read {read!r} tokens of a prompt of {sent}: it adds a beginning token (BOS) of its own, or "
+            "cuts the prompt; start it so that it leaves prompts as they are"
+        )
 
 
 def plain(entry: str) -> str:

@@ -53,7 +53,7 @@ class VllmDialect(TokenDialect):
         }
         ids = ids_at(await self.http.post("/tokenize", asked), "tokens")
         text = text_at(await self.http.post("/detokenize", {"model": self.model, "tokens": ids}), "prompt")
-        if [piece.id for piece in await self.pieces(text)] != ids:
+        if await self.ids(text) != ids:
             raise DialectError(
                 "what /detokenize makes of the chat is not what /tokenize read: the tokenizer does not keep its text; "
                 "set clean_up_tokenization_spaces to false in its tokenizer_config.json"
@@ -69,9 +69,15 @@ class VllmDialect(TokenDialect):
             raise MalformedAnswerError(f"/tokenize gave {len(ids)} tokens and {len(texts)} texts")
         return [Piece(i, plain(str(text))) for i, text in zip(ids, texts, strict=True)]
 
-    async def story_pieces(self, text: str) -> list[Piece]:
+    async def ids(self, text: str) -> list[int]:
         """See `TokenDialect`."""
-        return await self.pieces(text)
+        asked = {"model": self.model, "prompt": text, "add_special_tokens": False}
+        return ids_at(await self.http.post("/tokenize", asked), "tokens")
+
+    async def read_tokens(self, prompt: list[int]) -> object:
+        """See `TokenDialect`."""
+        asked = {"model": self.model, "prompt": prompt, "max_tokens": 1}
+        return field(await self.http.post("/v1/completions", asked), "usage", "prompt_tokens")
 
     async def next_tokens(self, prompt: Any, paths: Sequence[Path], tree: AnswerTree) -> dict[Path, dict[Token, float]]:
         """See `Dialect`: one request for all paths.
