@@ -6,6 +6,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from starlette.datastructures import Headers
+from starlette.responses import Response
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -43,6 +46,12 @@ class Controls:
     """Set the attributes while the server runs; each says what happens from the next request on."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._busy = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Nothing seen, nothing wrong."""
         self.requests: list[Request] = []
         self.prompts: list[list[int]] = []  # the token ids of all that the model was asked to go on with
         self.failures: list[Failure] = []  # given one a request, to whatever is asked next
@@ -52,13 +61,10 @@ class Controls:
         self.api_key: str | None = None  # who does not send it is refused in the product's way
         self.drop_logprobs = False
         self.ignore_constraint = False
-        self.double_begin = False  # one beginning token too many before each prompt, texts and ids alike
         self.gate = threading.Event()  # while it is closed, nothing is answered
         self.gate.set()
         self.entered = threading.Event()
         self.busiest = 0  # most requests that were answered at once
-        self._busy = 0
-        self._lock = threading.Lock()
 
     def fail(self, count: int, status: int, *, body: bytes = b"", **headers: str) -> None:
         """The next `count` requests are answered with `status`; `retry_after="0"` becomes the header Retry-After."""
@@ -69,20 +75,17 @@ class Controls:
         """The requests for `path` so far."""
         return [request for request in self.requests if request.path == path]
 
-    def read(self, ids: list[int], text: str, begin_id: int) -> list[int]:
-        """Called by a server with each prompt it is about to go on with; the prompt that the model shall see.
+    def read(self, ids: list[int], text: str) -> None:
+        """Called by a server with each prompt that it is about to go on with.
 
         Raises:
             GarbageError: the server shall answer with garbage.
         """
-        if self.double_begin:
-            ids = [begin_id, *ids]
         with self._lock:
             self.prompts.append(ids)
         if self.garbage_word is not None and self.garbage_word in text:
             raise GarbageError
         assert self.gate.wait(60), "the test never opened the gate"
-        return ids
 
     def note(self, request: Request) -> Failure | None:
         """Keep the request; the failure that it gets, if any."""
@@ -133,11 +136,27 @@ class Controlled:
             return
         self._controls.enter()
         try:
-            await self._app(scope, _replay(body), send)
+            await self._app(scope, _replay(body, receive), send)
         except GarbageError:
             await _answer(send, Failure(200, {"content-type": "application/json"}, b'{"choices": [{"index": 0, "log'))
         finally:
             self._controls.leave()
+
+
+class Guard:
+    """Middleware: a request whose path and headers `check` answers, goes no further."""
+
+    def __init__(self, app: App, check: Callable[[str, Headers], Response | None]) -> None:
+        self._app = app
+        self._check = check
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            answer = self._check(scope["path"], Headers(scope=scope))
+            if answer is not None:
+                await answer(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 async def _whole_body(receive: Receive) -> bytes:
@@ -149,11 +168,16 @@ async def _whole_body(receive: Receive) -> bytes:
     return body
 
 
-def _replay(body: bytes) -> Receive:
-    async def receive() -> MutableMapping[str, Any]:
-        return {"type": "http.request", "body": body, "more_body": False}
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """The body once more, then what really comes: that the client has gone."""
+    left = [body]
 
-    return receive
+    async def again() -> MutableMapping[str, Any]:
+        if left:
+            return {"type": "http.request", "body": left.pop(), "more_body": False}
+        return await receive()
+
+    return again
 
 
 async def _answer(send: Send, failure: Failure) -> None:

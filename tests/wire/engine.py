@@ -1,11 +1,11 @@
 """What stands behind every server: a tiny model that tokenises, templates, gives log-probabilities and samples."""
 
-import copy
 import random
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -58,17 +58,22 @@ class Engine:
         added = self.tokenizer.added_tokens_decoder
         self.special_ids = self.named_special_ids | {i for i, token in added.items() if token.special}
         self.begin_id = int(self.tokenizer.bos_token_id)
+        self.begins_each_text = self.tokenizer("a")["input_ids"][0] == self.begin_id
         self.end_id = int(self.tokenizer.eos_token_id)
         self._bytes = [_token_bytes(self.tokenizer, i) for i in range(self.vocabulary)]
         self._pieces = tuple(None if i in self.special_ids else _text(self._bytes[i]) for i in range(self.vocabulary))
+        self._encode = lru_cache(maxsize=REMEMBERED)(self._encode_now)
         self._lock = threading.Lock()
         self._known: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()
-        self._prefixes: list[tuple[Tensor, DynamicCache]] = []
+        self._prefixes: list[tuple[Tensor, list[tuple[Tensor, Tensor]]]] = []  # ids; keys and values of each layer
 
     def encode(self, text: str, *, add_special: bool, parse_special: bool = True) -> list[int]:
         """Token ids. `parse_special`: whether a control token's text becomes that token, as it does in most servers."""
+        return list(self._encode(text, add_special, parse_special))
+
+    def _encode_now(self, text: str, add_special: bool, parse_special: bool) -> tuple[int, ...]:
         ids = self.tokenizer(text, add_special_tokens=add_special, split_special_tokens=not parse_special)["input_ids"]
-        return [int(i) for i in ids]
+        return tuple(int(i) for i in ids)
 
     def chat(self, messages: Sequence[dict[str, Any]], *, answer: bool = True, go_on: bool = False, **more: Any) -> str:
         """The chat template's text; `answer`: with the head of the assistant's turn, `go_on`: inside its last one."""
@@ -147,13 +152,16 @@ class Engine:
         """As `logprobs`; keys and values of the longest beginning that was seen before are not computed again."""
         shared = [_common(ids, seen) for seen, _ in self._prefixes]
         best = max(range(len(shared)), key=shared.__getitem__, default=None)
-        cache = DynamicCache() if best is None else copy.deepcopy(self._prefixes[best][1])
-        start = 0 if best is None else min(shared[best], len(ids) - 1)
-        if cache.get_seq_length() > start:
-            cache.crop(start - cache.get_seq_length())
+        start, cache = 0, DynamicCache()
+        if best is not None:
+            start = min(shared[best], len(ids) - 1)
+            for layer, (keys, values) in enumerate(self._prefixes[best][1]):
+                cache.update(keys[:, :, :start], values[:, :, :start], layer)
         with torch.inference_mode():
             logits = self.model(ids[start:].unsqueeze(0), past_key_values=cache, logits_to_keep=1).logits[0, -1]
-        self._prefixes = [*self._prefixes[-PREFIXES:], (ids, cache)]
+        layers: Any = cache.layers
+        seen = [(layer.keys, layer.values) for layer in layers]
+        self._prefixes = [*self._prefixes[-PREFIXES:], (ids, seen)]
         return _logprobs(logits)
 
 

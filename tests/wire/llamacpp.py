@@ -23,10 +23,11 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
 from tests.wire.constraint import BadGrammarError, Constraint
-from tests.wire.controls import Controls
+from tests.wire.controls import Controls, Guard
 from tests.wire.engine import Engine, Sampling, Step
 from tests.wire.gbnf import gbnf_constraint
 
@@ -104,16 +105,17 @@ def create_llamacpp(engine: Engine, controls: Controls, *, alias: str = "tiny") 
 
 
 def _middleware(app: FastAPI, controls: Controls) -> None:
-    @app.middleware("http")
-    async def guard(request: Request, call_next: Any) -> Response:
-        given = request.headers.get("authorization", "") or request.headers.get("x-api-key", "")
-        if request.url.path not in PUBLIC and controls.api_key not in (None, given.removeprefix("Bearer ")):
-            error = {"message": "Invalid API Key", "type": "authentication_error", "code": 401}
+    def check(path: str, headers: Headers) -> Response | None:
+        given = headers.get("authorization", "") or headers.get("x-api-key", "")
+        if path not in PUBLIC and controls.api_key not in (None, given.removeprefix("Bearer ")):
+            error: dict[str, Any] = {"message": "Invalid API Key", "type": "authentication_error", "code": 401}
             return JSONResponse({"error": error}, 401)
         if controls.loading:
-            return JSONResponse({"error": {"message": "Loading model", "type": "unavailable_error", "code": 503}}, 503)
-        response: Response = await call_next(request)
-        return response
+            error = {"message": "Loading model", "type": "unavailable_error", "code": 503}
+            return JSONResponse({"error": error}, 503)
+        return None
+
+    app.add_middleware(Guard, check=check)
 
     @app.exception_handler(LlamaError)
     def failed(_request: Request, error: LlamaError) -> JSONResponse:
@@ -197,7 +199,8 @@ class _Server:
         if not messages:
             return self.engine.chat([{"role": "user", "content": ""}]).rpartition("<|eot_id|>")[2]
         go_on = messages[-1].get("role") == "assistant"
-        return self.engine.chat(messages, answer=not go_on, go_on=go_on).removeprefix(self._begin)
+        text = self.engine.chat(messages, answer=not go_on, go_on=go_on)
+        return text.removeprefix(self._begin) if self.engine.begins_each_text else text
 
     def complete(self, body: dict[str, Any]) -> Any:
         options = _options(body)
@@ -235,7 +238,7 @@ class _Server:
             raise LlamaError(
                 "exceed_context_size_error", f"{message}, try increasing it", n_prompt_tokens=len(ids), n_ctx=context
             )
-        ids = self.controls.read(ids, self.engine.text(ids, skip_special=False), self.engine.begin_id)
+        self.controls.read(ids, self.engine.text(ids, skip_special=False))
         constraint = None if self.controls.ignore_constraint else _grammar(body)
         limit = options["n_predict"] if options["n_predict"] >= 0 else context
         # One token is written even where none was asked for.
@@ -269,16 +272,16 @@ class _Server:
 
     def _row(self, step: Step, count: int, *, after: bool) -> dict[str, Any]:
         logprobs = step.final if after else step.raw
+        values: list[float] = (logprobs.exp() if after else logprobs.clamp(min=LOWEST)).tolist()
 
         def one(token: int) -> dict[str, Any]:
             data = b"" if token in self.engine.special_ids else self.engine.bytes_of(token)
-            value = float(logprobs[token].exp()) if after else max(float(logprobs[token]), LOWEST)
             text = codecs.getincrementaldecoder("utf-8")("replace").decode(data)  # what is begun is left out
             row = {"id": token, "token": text, "bytes": list(data)}
-            return row | {"prob" if after else "logprob": value}
+            return row | {"prob" if after else "logprob": values[token]}
 
         best = logprobs.topk(min(count, self.engine.vocabulary)).indices.tolist()
-        shown = [one(token) for token in best if not after or logprobs[token] > -float("inf")]
+        shown = [one(token) for token in best if not after or values[token] > 0.0]
         return one(step.token) | {"top_probs" if after else "top_logprobs": shown}
 
 

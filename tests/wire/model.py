@@ -14,16 +14,22 @@ FOCUS = 3.0  # makes attention look at few tokens, so that verdicts differ from 
 LIFT = 5.0  # weight that turns the signal into logits: about nine nats for a digit or a space
 
 
-def make_judge_folder(folder: Path, *, seed: int = 0, lift: float = LIFT) -> Path:
-    """Write a tiny Llama with Llama 3's chat template, whose tokenizer puts a beginning token before each text.
+def make_judge_folder(folder: Path, *, lift: float = LIFT, spaces: bool = True, begins_each_text: bool = True) -> Path:
+    """Write a tiny Llama with Llama 3's chat template.
 
-    After anything but a digit the digits' logits are lifted, after a digit that of the space: `lift` 5 gives answers
-    "d d d" more than nine tenths of the probability, 0 leaves the random model as it is.
+    Args:
+        folder: where to.
+        lift: after anything but a digit the digits' logits are lifted by this. 5 gives answers "d d d" more than nine
+            tenths of the probability, 0 leaves the random model as it is.
+        spaces: whether the space is lifted after a digit; if not, the model writes a digit and then anything.
+        begins_each_text: whether the tokenizer puts a beginning token before each text, as Llama 3's own does; the
+            chat template does in any case.
     """
-    make_tiny_llama(folder, seed)
-    _begin_each_text(folder)
+    make_tiny_llama(folder)
+    if begins_each_text:
+        _begin_each_text(folder)
     if lift:
-        _lift_answers(folder, lift)
+        _lift_answers(folder, lift, lift if spaces else 0.0)
     return folder
 
 
@@ -39,7 +45,7 @@ def _begin_each_text(folder: Path) -> None:
     tokenizer.save(path)
 
 
-def _lift_answers(folder: Path, lift: float) -> None:
+def _lift_answers(folder: Path, lift: float, space_lift: float) -> None:
     """Channel 0 says "the last token is no digit", channel 1 "it is one"; nothing writes to them on the way."""
     model: Any = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
@@ -58,5 +64,5 @@ def _lift_answers(folder: Path, lift: float) -> None:
         head[:, :2] = 0.0
         head[digits] *= 2.0
         head[digits[:4], 0] = lift
-        head[space, 1] = lift
+        head[space, 1] = space_lift
     model.save_pretrained(folder)

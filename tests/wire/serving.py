@@ -29,7 +29,9 @@ class WireServer:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Listen at the address; again, after `stop`."""
+        """Listen at the address; again, after `stop`. Nothing happens where it listens already."""
+        if self._server is not None:
+            return
         config = uvicorn.Config(
             self._app, host="127.0.0.1", port=self.port, log_config=None, access_log=False, lifespan="off"
         )

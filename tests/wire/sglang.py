@@ -20,8 +20,9 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from starlette.datastructures import Headers
 
-from tests.wire.controls import Controls
+from tests.wire.controls import Controls, Guard
 from tests.wire.engine import Engine
 from tests.wire.sglang_protocol import DetokenizeBody, GenerateBody, NativeError, OpenAIError, ScoreBody, TokenizeBody
 from tests.wire.sglang_server import SGLangServer
@@ -35,15 +36,14 @@ def create_sglang(engine: Engine, controls: Controls, *, model: str = "tiny", de
     server = SGLangServer(engine, controls, deterministic=deterministic)
     _errors(app)
 
-    @app.middleware("http")
-    async def authenticate(request: Request, call_next: Any) -> Response:
-        path, key = request.url.path, controls.api_key
-        if key is not None and not path.startswith(("/health", "/ready", "/metrics")):
-            scheme, _, given = request.headers.get("authorization", "").partition(" ")
-            if scheme.lower() != "bearer" or given != key:
-                return JSONResponse({"error": "Unauthorized"}, 401)
-        response: Response = await call_next(request)
-        return response
+    def check(path: str, headers: Headers) -> Response | None:
+        if controls.api_key is None or path.startswith(("/health", "/ready", "/metrics")):
+            return None
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        known = scheme.lower() == "bearer" and key == controls.api_key
+        return None if known else JSONResponse({"error": "Unauthorized"}, 401)
+
+    app.add_middleware(Guard, check=check)
 
     @app.get("/health")
     @app.get("/health_generate")

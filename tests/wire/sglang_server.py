@@ -183,7 +183,8 @@ class SGLangServer:
                 raise NativeError(f"token_ids_logprob contains out-of-vocabulary token id {token}; {span}")
 
     def _read(self, ids: list[int]) -> list[int]:
-        return self.controls.read(ids, self.engine.text(ids, skip_special=False), self.engine.begin_id)
+        self.controls.read(ids, self.engine.text(ids, skip_special=False))
+        return ids
 
     def _check_length(self, ids: list[int]) -> None:
         if len(ids) >= self.engine.context:

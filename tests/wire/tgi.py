@@ -4,8 +4,8 @@ Followed: TGI 3.3.6-dev0 (commit db931fcf, 2026-01), router/src/{lib,server,vali
 infer/{mod,chat_template}.rs for the wire, server/text_generation_server/utils/tokens.py, utils/logits_process.py and
 models/flash_causal_lm.py for the numbers. What is easily got wrong:
 
-- `/generate` puts a beginning token before `inputs` always; `/chat_tokenize` gives text that already has one, and the
-  chat route adds none;
+- `/generate` puts before `inputs` what the tokenizer puts before a text, always; `/chat_tokenize` gives text that has
+  the template's beginning token already, and the chat route adds none;
 - `temperature: 0` and `top_p: 1.0` are errors on `/generate`; the chat route takes a temperature of 0 as greedy;
 - `top_n_tokens` is at most 5 unless the server was started otherwise, and ties are all shown;
 - log-probabilities are taken after grammar, temperature and filters: what is forbidden is not shown at all;
@@ -23,8 +23,9 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from starlette.datastructures import Headers
 
-from tests.wire.controls import Controls
+from tests.wire.controls import Controls, Guard
 from tests.wire.engine import Engine, Step
 from tests.wire.tgi_protocol import (
     ChatBody,
@@ -48,14 +49,13 @@ def create_tgi(engine: Engine, controls: Controls, *, max_concurrent_requests: i
     server = _Server(engine, controls, max_concurrent_requests)
     _errors(app)
 
-    @app.middleware("http")
-    async def authenticate(request: Request, call_next: Any) -> Response:
-        key = controls.api_key
-        given = request.headers.get("authorization", "").lower()
-        if key is not None and request.url.path in GUARDED and given != f"bearer {key}".lower():
-            return Response(status_code=401)
-        response: Response = await call_next(request)
-        return response
+    def check(path: str, headers: Headers) -> Response | None:
+        if controls.api_key is None or path not in GUARDED:
+            return None
+        known = headers.get("authorization", "").lower() == f"bearer {controls.api_key}".lower()
+        return None if known else Response(status_code=401)
+
+    app.add_middleware(Guard, check=check)
 
     @app.get("/health")
     def health() -> Response:
@@ -127,7 +127,7 @@ class _Server:
         rows, at = [], 0
         for place, token in enumerate(self.engine.encode(text, add_special=add_special)):
             length = len(self.engine.bytes_of(token))
-            if add_special and place == 0:
+            if add_special and place == 0 and self.engine.begins_each_text:
                 length = 0  # the beginning token stands nowhere in the text
             piece = data[at : at + length].decode(errors="replace")
             rows.append({"id": token, "text": piece, "start": at, "stop": at + length})
@@ -209,7 +209,7 @@ class _Server:
             raise invalid(f"`inputs` must have less than {context - 1} tokens. Given: {len(ids)}")
         if self.controls.loading:
             raise InferError("Request failed during generation: transport error", "generation", 424)
-        ids = self.controls.read(ids, text, self.engine.begin_id)
+        self.controls.read(ids, text)
         if self.controls.ignore_constraint:
             constraint = None
         return ids, self.engine.write(ids, limit, sampling, constraint)
@@ -229,9 +229,10 @@ class _Server:
         return details
 
     def _top(self, step: Step, count: int) -> list[dict[str, Any]]:
-        best = step.final.topk(count).values[-1]
-        order = step.final.argsort(descending=True).tolist()
-        shown = [i for i in order if step.final[i] >= best and step.final[i] > -float("inf")]
+        best = float(step.final.topk(count).values[-1])
+        values = step.final.tolist()
+        shown = [i for i, value in enumerate(values) if value >= best and value > -float("inf")]
+        shown.sort(key=values.__getitem__, reverse=True)
         return [self._token(i, step, shown_alone=False) for i in shown]
 
     def _token(self, token: int, step: Step, *, shown_alone: bool) -> dict[str, Any]:

@@ -20,9 +20,10 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
-from tests.wire.controls import Controls
+from tests.wire.controls import Controls, Guard
 from tests.wire.engine import Engine
 from tests.wire.vllm_protocol import ChatBody, CompletionBody, DetokenizeBody, RefusedError, TokenizeBody
 from tests.wire.vllm_server import VERSION, VLLMServer
@@ -49,14 +50,14 @@ def create_vllm(engine: Engine, controls: Controls, *, model: str = "tiny") -> F
     server = VLLMServer(engine, controls, model)
     _errors(app)
 
-    @app.middleware("http")
-    async def authenticate(request: Request, call_next: Any) -> Response:
-        if controls.api_key is not None and request.url.path.startswith("/v1"):
-            scheme, _, key = request.headers.get("authorization", "").partition(" ")
-            if scheme.lower() != "bearer" or key != controls.api_key:
-                return JSONResponse({"error": "Unauthorized"}, 401)
-        response: Response = await call_next(request)
-        return response
+    def check(path: str, headers: Headers) -> Response | None:
+        if controls.api_key is None or not path.startswith("/v1"):
+            return None
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        known = scheme.lower() == "bearer" and key == controls.api_key
+        return None if known else JSONResponse({"error": "Unauthorized"}, 401)
+
+    app.add_middleware(Guard, check=check)
 
     @app.get("/health")
     def health() -> Response:

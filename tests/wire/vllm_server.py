@@ -86,7 +86,8 @@ class VLLMServer:
         return answer | {"prompt_logprobs": None, "prompt_token_ids": prompt_ids, "prompt_text": None}
 
     def _read(self, ids: list[int]) -> list[int]:
-        return self.controls.read(ids, self.engine.text(ids, skip_special=False), self.engine.begin_id)
+        self.controls.read(ids, self.engine.text(ids, skip_special=False))
+        return ids
 
     def _write(self, body: Body, ids: list[int], limit: int | None, logprobs: int | None) -> list[list[Step]]:
         room = self.engine.context - len(ids)

@@ -1,0 +1,1 @@
+"""The suite that every judge must pass, whatever stands behind it."""
