@@ -54,7 +54,7 @@ def gae(
 
 
 def leave_one_out(rewards_B: Tensor, usable_B: Tensor, group_size: int) -> Tensor:
-    """Advantages [B] of equation 5 of RLOO (Ahmadian et al. 2024, arXiv 2402.14740).
+    """Advantages [B] of RLOO (Ahmadian et al. 2024, arXiv 2402.14740).
 
     A story's reward minus the mean reward of the other usable stories of its group, which are `group_size` neighbours.
     """

@@ -16,8 +16,8 @@ def kl_terms(logprobs_BT: Tensor, reference_logprobs_BT: Tensor, estimator: KLEs
     k1, `d`: unbiased, may be negative. k2, `d^2 / 2`: biased, never negative. k3, `exp(-d) - 1 + d`: unbiased and never
     negative, but of heavy tail where the reference finds a token far likelier than the policy does.
 
-    In a reward the value counts, and k1 and k3 are the unbiased ones. In a loss the gradient counts: the expected
-    gradient of k1 is zero, that of k2 is the KL's own, that of k3 belongs to the reverse divergence.
+    In a reward the value counts, and k1 and k3 are the unbiased ones. In a loss the gradient counts: on the policy's
+    own samples that of k1 is 0 on average, that of k2 is the KL's own, that of k3 belongs to KL(reference || policy).
     """
     d_BT = logprobs_BT - reference_logprobs_BT
     if estimator == "k1":

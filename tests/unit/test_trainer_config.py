@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from services.student_trainer import config
+from services.student_trainer.algorithms import make_algorithm
 from services.student_trainer.config import ConfigError
 
 
@@ -47,6 +48,14 @@ def test_overrides_reach_every_depth() -> None:
     ("overrides", "message"),
     [
         (["interact.ppo.minibatch_size=7", "interact.batch_size=360"], r"360 must be divisible by .* 7; try 6 or 8"),
+        (
+            ["interact.algorithm=grpo", "interact.grpo.group_size=7"],
+            r"24 must be divisible by group_size 7; try 6 or 8",
+        ),
+        (["interact.algorithm=rloo", "interact.rloo.group_size=1"], r"rloo\.group_size"),
+        (["interact.algorithm=grpo", "interact.kl.estimator=k1"], r"expected gradient is 0; take k2 or k3"),
+        (["interact.algorithm=dpo"], r"interact\.algorithm.*'ppo', 'rloo', 'grpo', 'reinforce\+\+' or 'bon'"),
+        (["interact.reward.weights.creativity=-1"], r"weights must be 0 or more, not \{'creativity': -1\.0\}"),
         (["interact.batch=9"], r"interact\.batch is no setting; did you mean batch_size\?"),
         (["zzz=9"], r"zzz is no setting; known here: corpus, evaluation, interact"),
         (["student.width=65"], r"width 65 must be divisible by heads 2"),
@@ -62,6 +71,16 @@ def test_overrides_reach_every_depth() -> None:
 def test_mistakes_are_named(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         config.resolve("smoke", overrides)
+
+
+@pytest.mark.parametrize("name", ["ppo", "rloo", "grpo", "reinforce++", "bon"])
+def test_each_algorithm_learns_with_its_own_block(name: str) -> None:
+    section = {"reinforce++": "reinforce_plus_plus"}.get(name, name)
+    settings = config.resolve("smoke", [f"interact.algorithm={name}", f"interact.{section}.learning_rate=0.125"])
+    algorithm = make_algorithm(settings.interact)
+    assert algorithm.section == section
+    assert algorithm.settings.learning_rate == 0.125
+    assert algorithm.needs_value_head == (name == "ppo")
 
 
 def test_unknown_preset_lists_the_known() -> None:

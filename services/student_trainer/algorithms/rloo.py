@@ -1,9 +1,9 @@
 """REINFORCE with a leave-one-out baseline (RLOO).
 
-Source: Ahmadian et al. 2024 (arXiv 2402.14740), equations 5 and 6; after Kool et al. 2019. A whole story is one action:
-its reward is the story's minus coefficient * KL summed over its tokens, its baseline the mean of the other stories of
-its group, its loss minus the advantage times the story's log-probability. TRL's `RLOOTrainer` computes the same
-advantages. What we do differently:
+Source: Ahmadian et al. 2024 (arXiv 2402.14740), the RLOO estimator; after Kool et al. 2019. A whole story is one
+action: its reward is the story's minus coefficient * KL summed over its tokens, its baseline the mean of the other
+stories of its group, its loss minus the advantage times the story's log-probability. TRL's `RLOOTrainer` computes the
+same advantages. What we do differently:
 
 1. All stories continue one prompt, so the whole batch is one group. `group_size` k makes groups of k neighbours, which
    is the paper's setting of k samples a prompt; a larger group has a baseline of less variance and the same mean.
