@@ -10,8 +10,8 @@ from services.teacher.judges.joint import answer_levels
 from services.teacher.judges.lm.tokens import StoryTokenizer, answer_tokens
 from services.teacher.judges.remote.dialect import DialectError, Frame, Piece
 from services.teacher.judges.remote.fields import as_dict, field, ids_at, limit_at, rows, text_at
-from services.teacher.judges.remote.http import Http, LoopThread
-from services.teacher.judges.remote.local_tokenizer import LocalTokenizer
+from services.teacher.judges.remote.http import Http, LoopThread, RequestRefusedError
+from services.teacher.judges.remote.local_tokenizer import LocalTokenizer, load_tokenizer
 from services.teacher.judges.remote.sglang import SglangDialect
 from services.teacher.judges.remote.tree import ROOT, MalformedAnswerError, Token
 from services.teacher.rubric import Rubric
@@ -77,6 +77,28 @@ def test_a_tokenizer_without_digits_cannot_spell(dialect: tuple[SglangDialect, L
     deaf = Deaf(server.http, None)
     with pytest.raises(DialectError, match="cannot spell the answers"):
         loop.run(deaf.tree(Frame("", ""), rubric(1, 4)))
+
+
+def test_a_tokenizer_in_this_process_writes_chats_and_keeps_stories_plain(folder: Path) -> None:
+    transformers = AutoTokenizer.from_pretrained(folder)
+    local = load_tokenizer(str(folder))
+    chat = [{"role": "system", "content": "Grade."}, {"role": "user", "content": "The fox."}]
+    if folder.name.startswith("neox"):
+        with pytest.raises(RequestRefusedError, match="no system role"):
+            local.render(chat)
+        chat = chat[1:]
+    text = local.render(chat)
+    assert "The fox." in text
+    assert text == transformers.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    control = set(transformers.all_special_ids)
+    marker = transformers.eos_token
+    assert control & set(local.ids(marker, trusted=True))
+    assert not control & set(local.ids(f"The fox.{marker}", trusted=False))
+
+
+def test_a_tokenizer_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DialectError, match="nowhere"):
+        load_tokenizer(str(tmp_path / "nowhere"))
 
 
 @pytest.mark.parametrize(
