@@ -1,4 +1,4 @@
-"""llama.cpp's dialect (`llama-server`), written from its README and sources (2026).
+"""llama.cpp's dialect (`llama-server`), written from its README and run against a server of August 2026.
 
 - Prompt: `/apply-template` renders the chat, without the beginning-of-text token where the tokenizer adds it;
   `/tokenize` with `add_special` adds it. The story is tokenised with `parse_special: false`: control tokens are text

@@ -1,10 +1,10 @@
-"""vLLM's dialect, written from its sources and documentation (0.12 to 0.22).
+"""vLLM's dialect, written from its sources and documentation, and run against 0.32.0.
 
 - Prompt: `/tokenize` with messages renders the chat and gives ids, `/detokenize` gives the text back. `/tokenize` reads
   special tokens wherever they stand, so the story comes with its markers broken.
 - Joint and independent: `/v1/completions` with a list of prompts as ids, `max_tokens` 1, `logprob_token_ids` for the
-  answers' tokens. Servers before May 2026 (PR 43463) drop that field without a word and give the 20 most probable
-  tokens; the probe says which. `return_tokens_as_token_ids` names tokens "token_id:17", so that none are mixed up.
+  answers' tokens. Servers before that (PR 43463, of 2026) drop the field without a word and give the 20 most
+  probable tokens; the probe says which. `return_tokens_as_token_ids` names tokens "token_id:17", so that none are mixed up.
   Log-probabilities are the model's own (`--logprobs-mode raw_logprobs`, the default), whatever is sampled with,
   `allowed_token_ids` included; a grammar is different.
 - Sample: `structured_outputs: {"regex": ...}`; `guided_regex` was removed in 0.12 and is ignored.
