@@ -10,6 +10,7 @@ from transformers import GPT2LMHeadModel, PreTrainedModel
 
 from services.student_trainer.decoding_general import GeneralSteps
 from services.student_trainer.decoding_gpt2 import Gpt2Steps, is_plain_gpt2
+from services.student_trainer.decoding_graph import GraphSteps
 from services.student_trainer.decoding_prompts import Prompts, evaluating
 from services.student_trainer.sampling import draw_tokens
 
@@ -43,11 +44,13 @@ def decode(
     temperature: float,
     eos_token_id: int,
     pad_token_id: int,
+    cuda_graph: bool = False,
 ) -> Decoded:
     """Continue each prompt until its end token or for T tokens, with dropout off and outside autograd and autocast.
 
     Row b's token t is the inverse of the model's distribution at `uniforms_BT[b, t]`. Rows that have ended are dropped
-    from the computation at once. A GPT-2 goes through `Gpt2Steps`, any other model through its own forward.
+    from the computation at once. A GPT-2 goes through `Gpt2Steps`, on request as a CUDA graph; any other model through
+    its own forward.
 
     Raises:
         ValueError: a prompt is empty, or prompt and response do not fit the model's positions.
@@ -64,11 +67,13 @@ def decode(
     with torch.inference_mode(), torch.autocast(device.type, enabled=False), evaluating(model):
         aligned = Prompts.align(prompts, device)
         cache, logits_BV = aligned.read(model)
-        steps: Steps = (
-            Gpt2Steps(model, aligned, cache, room)
-            if isinstance(model, GPT2LMHeadModel) and is_plain_gpt2(model)
-            else GeneralSteps(model, aligned, cache)
-        )
+        steps: Steps
+        if not isinstance(model, GPT2LMHeadModel) or not is_plain_gpt2(model):
+            steps = GeneralSteps(model, aligned, cache)
+        elif cuda_graph:
+            steps = GraphSteps(Gpt2Steps(model, aligned, cache, room, fixed=True))
+        else:
+            steps = Gpt2Steps(model, aligned, cache, room)
         decoded = _sample(steps, logits_BV, uniforms_BT.to(device), temperature, eos_token_id, pad_token_id)
     # Tensors of inference mode cannot be saved for a backward pass; copies made outside it can.
     tokens_BT, logprobs_BT, lengths_B, ended_B = (tensor.clone() for tensor in decoded)

@@ -44,8 +44,11 @@ def write_stories(
     indices: Sequence[int],
     max_new_tokens: int,
     temperature: float = 1.0,
+    cuda_graph: bool = False,
 ) -> Rollout:
     """Let the model continue `prompt` once for each story index, until its end token or `max_new_tokens`.
+
+    `cuda_graph` starts the kernels of a GPT-2's step by one call; it is for a GPU.
 
     Raises:
         ValueError: prompt and story do not fit the model's positions.
@@ -59,6 +62,7 @@ def write_stories(
         temperature=temperature,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        cuda_graph=cuda_graph,
     )
     positions_T = torch.arange(decoded.tokens_BT.shape[1], device=decoded.tokens_BT.device)
     mask_BT = positions_T < decoded.lengths_B[:, None]

@@ -1,116 +1,30 @@
 """Decoding against plain, uncached forwards of one row at a time, for students of several kinds."""
 
-from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from transformers import (
-    AutoModelForCausalLM,
-    GPT2Config,
-    GPTNeoXConfig,
-    LlamaConfig,
-    PreTrainedConfig,
-    PreTrainedModel,
-    Qwen2Config,
-)
+from transformers import AutoModelForCausalLM
 
-from services.student_trainer.decoding import Decoded, decode
+from services.student_trainer.decoding import Decoded
 from services.student_trainer.decoding_gpt2 import is_plain_gpt2
-from services.student_trainer.sampling import story_uniforms
-
-EOS, PAD, VOCAB, ROOM = 2, 1, 300, 12
-ALIKE = [[5, 6, 7, 8]] * 5
-UNLIKE = [[5, 6, 7, 8], [9], [10, 11, 12, 13, 14, 15], [16, 17], [5, 6, 7, 8]]
-
-
-def gpt2(**changes: Any) -> GPT2Config:
-    shape = {"vocab_size": VOCAB, "n_positions": 40, "n_embd": 16, "n_layer": 3, "n_head": 2}
-    return GPT2Config(**shape | {"activation_function": "gelu_pytorch_tanh"} | changes)
-
-
-def llama(kind: type[PreTrainedConfig], **changes: Any) -> PreTrainedConfig:
-    shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
-    return kind(**shape | {"vocab_size": VOCAB, "max_position_embeddings": 40} | changes)
-
-
-STUDENTS: dict[str, PreTrainedConfig] = {
-    "gpt2": gpt2(),
-    "gpt2 dropout": gpt2(resid_pdrop=0.5, embd_pdrop=0.5, attn_pdrop=0.5),
-    "gpt2 gelu_new": gpt2(activation_function="gelu_new"),
-    "gpt2 relu": gpt2(activation_function="relu"),
-    "gpt2 inverse layer": gpt2(scale_attn_by_inverse_layer_idx=True),
-    "gpt2 unscaled": gpt2(scale_attn_weights=False),
-    "gpt2 upcast": gpt2(reorder_and_upcast_attn=True, scale_attn_by_inverse_layer_idx=True),
-    "gpt2 untied": gpt2(tie_word_embeddings=False, n_inner=20, layer_norm_epsilon=1e-3),
-    "llama": llama(LlamaConfig, num_key_value_heads=2),
-    "qwen2": llama(Qwen2Config, num_key_value_heads=2),
-    "neox": llama(GPTNeoXConfig),
-}
-
-
-@cache
-def student(name: str) -> PreTrainedModel:
-    """A random student with distributions peaked enough for mistakes in position or mask to show, in training mode."""
-    torch.set_num_threads(1)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(STUDENTS[name], attn_implementation="eager")
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 2:
-                parameter.mul_(6.0)
-    model.train()
-    return model
-
-
-def write(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], uniforms_BT: Tensor, temperature: float = 1.0
-) -> Decoded:
-    return decode(model, prompts, uniforms_BT, temperature=temperature, eos_token_id=EOS, pad_token_id=PAD)
-
-
-def uniforms(rows: int, seed: int = 0, room: int = ROOM) -> Tensor:
-    return story_uniforms(seed, 0, range(rows), room)
-
-
-def plain_logprobs(model: PreTrainedModel, prompt: Sequence[int], row: Sequence[int], temperature: float) -> Tensor:
-    """Log-probabilities [T, V] before each token of `row`, from one forward pass without a cache."""
-    training = model.training
-    model.eval()
-    with torch.no_grad():
-        logits = model(torch.tensor([[*prompt, *row]]), use_cache=False).logits[0, len(prompt) - 1 : -1]
-    model.train(training)
-    return torch.log_softmax(logits.double() / temperature, dim=-1)
-
-
-def check(
-    model: PreTrainedModel,
-    prompts: Sequence[Sequence[int]],
-    uniforms_BT: Tensor,
-    written: Decoded,
-    temperature: float = 1.0,
-) -> None:
-    """Every token is the one that its uniform picks, with its log-probability; ends, lengths and padding fit."""
-    longest = int(written.lengths_B.max())
-    assert written.tokens_BT.shape == written.logprobs_BT.shape == (len(prompts), longest)
-    for b, prompt in enumerate(prompts):
-        length = int(written.lengths_B[b])
-        row = written.tokens_BT[b, :length].tolist()
-        assert (EOS in row) == bool(written.ended_B[b])
-        assert row.index(EOS) == length - 1 if EOS in row else length == uniforms_BT.shape[1]
-        assert (written.tokens_BT[b, length:] == PAD).all()
-        assert (written.logprobs_BT[b, length:] == 0).all()
-        expected_TV = plain_logprobs(model, prompt, row, temperature)
-        expected_T = expected_TV[torch.arange(length), row]
-        torch.testing.assert_close(written.logprobs_BT[b, :length].double(), expected_T, atol=1e-4, rtol=0)
-        after_T = expected_TV.exp().cumsum(-1)[torch.arange(length), row]
-        assert (uniforms_BT[b, :length] <= after_T + 1e-5).all()
-        assert (uniforms_BT[b, :length] >= after_T - expected_T.exp() - 1e-5).all()
+from tests.decoding_helpers import (
+    ALIKE,
+    EOS,
+    STUDENTS,
+    UNLIKE,
+    VOCAB,
+    check,
+    few_words,
+    gpt2,
+    plain_logprobs,
+    student,
+    uniforms,
+    write,
+)
 
 
 @pytest.mark.parametrize("prompts", [ALIKE, UNLIKE, UNLIKE[:1]], ids=["alike", "unlike", "one"])
@@ -125,11 +39,7 @@ def test_log_probabilities_are_those_of_a_plain_forward(name: str, prompts: list
 @pytest.mark.parametrize("prompts", [ALIKE, UNLIKE], ids=["alike", "unlike"])
 @pytest.mark.parametrize("name", ["gpt2", "gpt2 upcast", "llama"])
 def test_rows_that_end_at_different_tokens(name: str, prompts: list[list[int]]) -> None:
-    """Twelve tokens to choose from, of which one ends the story."""
-    config = type(STUDENTS[name])(**STUDENTS[name].to_dict() | {"vocab_size": 18})
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(4)
-        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    model = few_words(name)
     many, numbers = prompts * 5, uniforms(25)
     written = write(model, many, numbers)
     check(model, many, numbers, written)

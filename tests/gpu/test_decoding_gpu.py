@@ -1,0 +1,62 @@
+"""Decoding on a GPU, with and without CUDA graphs, against plain forwards.
+
+Every test runs on the CPU too, where the steps of a graph run one by one.
+"""
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from tests.decoding_helpers import ALIKE, UNLIKE, check, few_words, gpt2, random_student, uniforms, write
+
+
+@pytest.fixture(scope="module", params=["cpu", "cuda"])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a GPU that PyTorch can use; torch.cuda.is_available() is False here")
+    return torch.device(request.param)
+
+
+def on(device: torch.device, model: PreTrainedModel) -> PreTrainedModel:
+    model.to(device)  # type: ignore[arg-type]
+    return model
+
+
+@pytest.mark.parametrize("cuda_graph", [False, True], ids=["steps", "graph"])
+@pytest.mark.parametrize("prompts", [ALIKE, UNLIKE, UNLIKE[:1]], ids=["alike", "unlike", "one"])
+def test_log_probabilities_are_those_of_a_plain_forward(
+    device: torch.device, prompts: list[list[int]], cuda_graph: bool
+) -> None:
+    model, numbers = on(device, random_student(gpt2())), uniforms(len(prompts))
+    for temperature in (1.0, 0.6):
+        check(model, prompts, numbers, write(model, prompts, numbers, temperature, cuda_graph=cuda_graph), temperature)
+
+
+@pytest.mark.parametrize("prompts", [ALIKE, UNLIKE], ids=["alike", "unlike"])
+def test_a_graph_shrinks_as_rows_end(device: torch.device, prompts: list[list[int]]) -> None:
+    """To an eighth: three smaller graphs after the first."""
+    model, many, numbers = on(device, few_words("gpt2")), prompts * 8, uniforms(40, room=34)
+    written = write(model, many, numbers, cuda_graph=True)
+    check(model, many, numbers, written)
+    assert len(set(written.lengths_B.tolist())) >= 10
+    assert (written.lengths_B > 12).sum() < 20
+    assert (written.lengths_B > 26).any()
+
+
+@pytest.mark.parametrize("cuda_graph", [False, True], ids=["steps", "graph"])
+def test_weights_are_read_anew_each_time(device: torch.device, cuda_graph: bool) -> None:
+    model = on(device, random_student(gpt2()))
+    write(model, ALIKE, uniforms(5), cuda_graph=cuda_graph)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(0.5)
+    check(model, ALIKE, uniforms(5), write(model, ALIKE, uniforms(5), cuda_graph=cuda_graph))
+
+
+def test_a_graph_and_steps_agree_in_bfloat16(device: torch.device) -> None:
+    model = on(device, random_student(gpt2(), sharpen=1.0).bfloat16())
+    graph, steps = (write(model, ALIKE, uniforms(5), cuda_graph=switch) for switch in (True, False))
+    assert torch.equal(graph.tokens_BT[:, 0], steps.tokens_BT[:, 0])
+    same_BT = (graph.tokens_BT == steps.tokens_BT).cumprod(dim=1).bool()
+    assert same_BT.float().mean() > 0.5
+    torch.testing.assert_close(graph.logprobs_BT[same_BT], steps.logprobs_BT[same_BT], atol=0.05, rtol=0)
