@@ -68,9 +68,12 @@ def _table(text: str, verdict: Verdict) -> Table:
 
 
 def settings_problem(error: ValueError) -> str:
-    """What is wrong with a teacher's settings, in one line."""
+    """What is wrong with a teacher's settings, each setting on a line."""
     from pydantic import ValidationError
 
+    from services.teacher.settings import explain_settings
+
     if isinstance(error, ValidationError):
-        return "; ".join(str(item["msg"]).removeprefix("Value error, ") for item in error.errors())
+        # The teacher is mostly named on the command line, and the message quotes it.
+        return explain_settings(error).removeprefix("FABULA_TEACHER: ")
     return str(error)

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from services.teacher import logs
 from services.teacher.app import create_app
 from services.teacher.service import TeacherService
-from services.teacher.settings import TeacherSettings
+from services.teacher.settings import TeacherSettings, explain_settings
 
 EPILOG = """\
 environment, each also a setting (see docs/teacher.md):
@@ -99,14 +99,6 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(2)
 
 
-def explain(error: ValidationError) -> str:
-    """Each refused setting on a line: its variable, and why."""
-    return "\n  ".join(
-        f"FABULA_{'_'.join(map(str, d['loc'])).upper() or 'TEACHER'}: {d['msg'].removeprefix('Value error, ')}"
-        for d in error.errors()
-    )
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; 0 after a drain, 2 for a user's error."""
     given = parse_arguments(arguments)
@@ -115,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logs.configure(given.log_level, settings.log_format)
         app = create_app(settings)
     except ValidationError as error:
-        fail(explain(error))
+        fail(explain_settings(error))
     except ValueError as error:  # a rubric, a teachers file, an address of Redis
         fail(str(error))
     try:

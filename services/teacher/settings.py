@@ -4,7 +4,7 @@ import os
 import socket
 from typing import Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.teacher.spec import BACKENDS, JudgeSettings, TeacherSpec, parse_judge
@@ -71,3 +71,13 @@ class TeacherSettings(JudgeSettings, BaseSettings):
         """
         options = {name: getattr(self, name) for name in JudgeSettings.model_fields}
         return TeacherSpec(judge=self.teacher, **options)
+
+
+def explain_settings(error: ValidationError) -> str:
+    """Each refused setting on a line: its variable, what is expected, and the value found."""
+    return "\n  ".join(
+        # Messages of our own (value errors) hold the value; those about several settings go by the teacher's.
+        f"FABULA_{'_'.join(map(str, item['loc'])).upper() or 'TEACHER'}: {item['msg'].removeprefix('Value error, ')}"
+        + ("" if item["type"] == "value_error" else f", found {str(item['input'])[:80]!r}")
+        for item in error.errors()
+    )

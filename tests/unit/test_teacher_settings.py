@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from services.teacher.settings import TeacherSettings
+from services.teacher.settings import TeacherSettings, explain_settings
 from services.teacher.spec import LLAMA, parse_judge
 
 DOCS = Path(__file__).parents[2] / "docs" / "teacher.md"
@@ -71,6 +71,21 @@ def test_mistakes_are_named(values: dict[str, object], says: str) -> None:
     with pytest.raises(ValidationError) as refused:
         TeacherSettings.model_validate(values)
     assert says in str(refused.value)
+
+
+def test_each_refused_setting_is_explained_on_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FABULA_MODE", "foo")
+    monkeypatch.setenv("FABULA_BATCH_STORIES", "0")
+    with pytest.raises(ValidationError) as refused:
+        TeacherSettings()
+    assert [line.strip() for line in explain_settings(refused.value).split("\n")] == [
+        "FABULA_MODE: Input should be 'joint', 'independent' or 'sample', found 'foo'",
+        "FABULA_BATCH_STORIES: Input should be greater than or equal to 1, found '0'",
+    ]
+    with pytest.raises(ValidationError) as unknown:
+        TeacherSettings(teacher="gpt:4", mode=None, batch_stories=1)
+    assert explain_settings(unknown.value).startswith("FABULA_TEACHER: teacher 'gpt:4' names an unknown backend 'gpt'")
+    assert "found" not in explain_settings(unknown.value)
 
 
 def test_settings_are_frozen() -> None:
