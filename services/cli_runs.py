@@ -86,6 +86,29 @@ def rescore(
         agreement_tables.show(rescoring.parts(report), _console())
 
 
+@runs_app.command()
+def replay(
+    run_dir: RunDir,
+    to: Annotated[
+        Path | None, typer.Option(help="Folder of the new run; left out: RUN_DIR-replay. An unfinished one goes on.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train again from the stories and verdicts that a run recorded: no teacher and no queue.
+
+    On the CPU that the run learned on, its weights come out again byte for byte. Exit status 1 where they do not.
+    """
+    from services.local import replays
+
+    report = replays.replay(run_dir, to)
+    if as_json:
+        typer.echo(report.model_dump_json(indent=2))
+    else:
+        replays.show(report, _console())
+    if not report.exact:
+        raise typer.Exit(1)
+
+
 def _console(*, stderr: bool = False) -> "Console":
     from rich.console import Console
 
