@@ -100,7 +100,7 @@ class Witness:
         self.last_queued = tokens
         self.most_queued = max(self.most_queued, tokens)
 
-    def batch_done(self, stories: int, padded_tokens: int, inference_s: float) -> None:
+    def batch_done(self, stories: int, tokens: int, padded_tokens: int, inference_s: float) -> None:
         self.batches.append((stories, padded_tokens, inference_s))
 
     def ticket_done(self, queue_s: float, inference_s: float) -> None:

@@ -1,5 +1,6 @@
 """Request bodies: read whole within a limit, and parsed into messages or a problem that says what is wrong."""
 
+import codecs
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -24,6 +25,8 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     Read here and not by FastAPI, which would ask for a JSON header that plain `curl -d` does not send and would let
     lone surrogates through.
     """
+    if (coding := request.headers.get("content-encoding", "identity")).lower() != "identity":
+        raise ProblemError(415, "Coded body", f"the body is coded as {coding[:40]!r}; send it as it is")
     body = bytearray()
     try:
         async for chunk in request.stream():
@@ -42,6 +45,7 @@ def parse_body(body: bytes, model: type[M], example: str = EXAMPLE) -> M:
     Raises:
         ProblemError: the body is empty, no JSON, or not a `model`.
     """
+    body = body.removeprefix(codecs.BOM_UTF8)
     if not body.strip():
         raise ProblemError(400, "Empty body", f"the body is empty; send {example}")
     try:

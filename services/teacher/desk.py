@@ -90,6 +90,8 @@ class Desk:
             BusyError: there is no room, and the caller is not patient.
             JudgeUnavailableError: the teacher is shutting down.
         """
+        if stories and not patient:
+            self._batcher.turn_away_if_full()
         known = self._cache.get_many(self._remembered_as, stories) if self._cache else [None] * len(stories)
         prepared = [verdict or self._outer.prepare(story) for story, verdict in zip(stories, known, strict=True)]
         asked = [item for item in prepared if isinstance(item, Asked)]
@@ -106,7 +108,6 @@ class Desk:
         news = iter(answers)
         verdicts = [next(news) if isinstance(item, Asked) else item for item in prepared]
         self._metrics.verdicts(verdicts)
-        self._metrics.tokens_judged(sum(item.tokens for item in prepared if isinstance(item, Asked)))
         return verdicts
 
     def close(self) -> None:

@@ -142,9 +142,10 @@ class TeacherMetrics:
         """So many tokens wait now."""
         self._queued.set(tokens)
 
-    def batch_done(self, stories: int, padded_tokens: int, inference_s: float) -> None:
+    def batch_done(self, stories: int, tokens: int, padded_tokens: int, inference_s: float) -> None:
         """A batch has its verdicts."""
         self._batch_stories.observe(stories)
+        self._tokens.inc(tokens)
         self._padded_tokens.inc(padded_tokens)
         self._batch_seconds.observe(inference_s)
 
@@ -156,10 +157,6 @@ class TeacherMetrics:
     def turned_away(self) -> None:
         """A request found no room."""
         self._turned_away.inc()
-
-    def tokens_judged(self, tokens: int) -> None:
-        """So many tokens of stories were judged, padding left out."""
-        self._tokens.inc(tokens)
 
     def verdicts(self, verdicts: Sequence[Verdict]) -> None:
         """What stories were told: statuses, coverage, the criteria's means and flags."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
@@ -117,9 +118,7 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101
-        paths = (
-            "POST /score, /inspect, /audit, GET /, /info, /teachers, /livez, /readyz, /metrics, /docs, /openapi.json"
-        )
+        paths = ", ".join(_served(request.app))
         asked = f"{request.method} {request.url.path}"
         details = {
             404: ("Unknown path", f"{asked} is not served here; there are {paths}"),
@@ -129,6 +128,15 @@ def add_problem_handlers(app: FastAPI) -> None:
         problem = Problem(title=title, status=error.status_code, detail=printable(detail))
         return problem_response(problem, error.headers)
 
+    async def invalid(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)  # noqa: S101
+        errors = [
+            FieldError(location=".".join(map(str, d["loc"])), message=f"{d['msg']}, found {repr(d.get('input'))[:80]}")
+            for d in error.errors()
+        ]
+        detail = printable("; ".join(f"{e.location}: {e.message}" for e in errors[:MAX_SHOWN]))
+        return problem_response(Problem(title="Invalid request", status=422, detail=detail, errors=tuple(errors)))
+
     async def unexpected(request: Request, error: Exception) -> Response:
         asked = f"{request.method} {request.url.path}"
         detail = f"{asked} failed by a fault of the teacher ({type(error).__name__}); see its log"
@@ -136,4 +144,10 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     app.add_exception_handler(ProblemError, ours)
     app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(Exception, unexpected)
+
+
+def _served(app: FastAPI) -> list[str]:
+    """Each route that the OpenAPI document names, such as `POST /score`."""
+    return [f"{method.upper()} {path}" for path, methods in app.openapi()["paths"].items() for method in methods]

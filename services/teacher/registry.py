@@ -20,6 +20,10 @@ FIRST_RETRY_S, LONGEST_RETRY_S = 2.0, 30.0
 REST_S = 10.0  # after a failure for good, before somebody's question makes us try again
 
 
+class BuildingError(JudgeUnavailableError):
+    """The judge is being built, and no try has failed yet: worth a moment's wait."""
+
+
 class Seat:
     """One named teacher: nobody yet, being built, or at work."""
 
@@ -31,6 +35,7 @@ class Seat:
         self._desk: Desk | None = None
         self._closed = threading.Event()
         self._rests_until = 0.0
+        self._missed = False  # a try failed: nobody waits for the next one
         self.state: State = "idle"
         self.reason: str | None = f"teacher {name} has not been asked for yet"
 
@@ -45,6 +50,7 @@ class Seat:
         with self._changed:
             if self.state in ("building", "ready") or self._closed.is_set() or time.monotonic() < self._rests_until:
                 return
+            self._missed = False
             self.state, self.reason = "building", f"the judge {self.spec.judge!r} is being built; ask again soon"
         # A daemon: a model that is still loading must not hold up the exit.
         threading.Thread(target=self._build_until_it_works, name=f"build-{self.name}", daemon=True).start()
@@ -53,16 +59,22 @@ class Seat:
         """The desk, built if need be.
 
         Raises:
-            JudgeUnavailableError: it is not there within `wait_s`, or cannot be had at all.
+            BuildingError: it is not there within `wait_s`.
+            JudgeUnavailableError: a try to build it failed; `passing` where another one follows.
         """
         self.start()
         deadline = time.monotonic() + wait_s
         with self._changed:
-            while self._desk is None and self.state == "building" and (left := deadline - time.monotonic()) > 0.0:
+            while self._desk is None and self._may_come_soon and (left := deadline - time.monotonic()) > 0.0:
                 self._changed.wait(left)
             if self._desk is None:
-                raise JudgeUnavailableError(self.reason or "no reason is known", passing=self.state == "building")
+                kind = BuildingError if self._may_come_soon else JudgeUnavailableError
+                raise kind(self.reason or "no reason is known", passing=self.state == "building")
             return self._desk
+
+    @property
+    def _may_come_soon(self) -> bool:
+        return self.state == "building" and not self._missed
 
     def built(self) -> Desk | None:
         """The desk if it is there, without building it."""
@@ -102,6 +114,7 @@ class Seat:
         with self._changed:
             self.reason = f"{reason} (trying again)" if passing else reason
             self.state = "building" if passing else "failed"
+            self._missed = True
             self._rests_until = time.monotonic() + REST_S
             self._changed.notify_all()
         return passing

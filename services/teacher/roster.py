@@ -17,11 +17,13 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from services.teacher.rubric import RubricError, load_rubric
 from services.teacher.settings import TeacherSettings
 from services.teacher.spec import TeacherSpec
 
 DEFAULT = "default"
 RULES = "rules"
+SHAPE = "a file has `teachers:` with an entry a name; a judge that ends in a colon is quoted, judge: 'rules:'"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
@@ -83,7 +85,7 @@ def read_roster(settings: TeacherSettings) -> Roster:
     if settings.teacher in ensembles:
         raise RosterError(
             f"teacher {settings.teacher!r} is an ensemble; the default is one teacher: ask for the ensemble by name, "
-            f"or put a run on it with PUT /runs/RUN/teacher"
+            f"or put a run on it with PUT /runs/RUN/teachers"
         )
     try:
         own = teachers.get(settings.teacher) or settings.spec
@@ -96,13 +98,14 @@ def read_roster(settings: TeacherSettings) -> Roster:
 
 def _read_file(path: str) -> tuple[dict[str, TeacherSpec], dict[str, EnsembleSpec]]:
     try:
-        rows = _File.model_validate(yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))).teachers
+        text = Path(path).expanduser().read_text(encoding="utf-8")
+        rows = _File.model_validate(yaml.load(text, _Loader)).teachers  # noqa: S506  # a SafeLoader
     except (OSError, UnicodeDecodeError) as error:
         raise RosterError(
             f"teachers file {path!r} cannot be read ({error}); unset FABULA_TEACHERS_FILE or mend it"
         ) from error
     except (yaml.YAMLError, ValidationError) as error:
-        raise RosterError(f"teachers file {path!r} is not one: {_why(error)}; see docs/teacher.md") from error
+        raise RosterError(f"teachers file {path!r} is not one: {_why(error)}; {SHAPE}") from error
     if reserved := sorted({DEFAULT, RULES} & set(rows)):
         raise RosterError(
             f"teachers file {path!r} names {reserved}, which the service names itself; choose another name"
@@ -115,18 +118,35 @@ def _read_file(path: str) -> tuple[dict[str, TeacherSpec], dict[str, EnsembleSpe
                 ensembles[name] = EnsembleSpec.model_validate(row)
             else:
                 teachers[name] = TeacherSpec.model_validate(row)
+                load_rubric(teachers[name].rubric)
         except ValidationError as error:
             raise RosterError(f"teachers file {path!r}, teacher {name}: {_why(error)}") from error
+        except RubricError as error:
+            raise RosterError(f"teachers file {path!r}, teacher {name}: {error}") from error
     known = {DEFAULT, RULES, *teachers}
     for name, spec in ensembles.items():
+        if len(set(spec.ensemble)) < len(spec.ensemble):
+            raise RosterError(f"teachers file {path!r}, ensemble {name}: {list(spec.ensemble)} names one twice")
         if missing := [member for member in spec.ensemble if member not in known]:
             raise RosterError(f"teachers file {path!r}, ensemble {name}: {missing} are no teachers of it")
     return teachers, ensembles
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that comes twice, of which YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if twice := sorted({str(key) for key in keys if keys.count(key) > 1}):
+            raise yaml.YAMLError(f"{', '.join(twice)} comes twice, near line {node.start_mark.line + 1}")
+        return super().construct_mapping(node, deep)
 
 
 def _why(error: Exception) -> str:
     if not isinstance(error, ValidationError):
         return " ".join(str(error).split())
     return "; ".join(
-        f"{'.'.join(map(str, d['loc'])) or 'file'}: {d['msg'].removeprefix('Value error, ')}" for d in error.errors()
+        f"{'.'.join(map(str, d['loc'])) or 'settings'}: {d['msg'].removeprefix('Value error, ')}, "
+        f"found {repr(d['input'])[:60]}"
+        for d in error.errors()
     )

@@ -1,8 +1,9 @@
 """GET /teachers, who judges a run from the queue, POST /audit, and GET /metrics."""
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Annotated, TypeVar
 
+import anyio
 import anyio.to_thread
 from fastapi import FastAPI, Path, Query, Request, Response
 
@@ -14,11 +15,12 @@ from services.teacher.bodies import json_body, parse_body, read_body
 from services.teacher.info import RunTeachers, RunTeachersAnswer, Teachers
 from services.teacher.judges.base import JudgeUnavailableError
 from services.teacher.problems import ProblemError, describe_problems, not_ready
-from services.teacher.scores_api import Teacher, find_panel
+from services.teacher.scores_api import CLIENT_GONE, Teacher, find_panel, only_asks_for
 from services.teacher.service import TeacherService
 
+T = TypeVar("T")
+
 RUN_EXAMPLE = '{"teachers": ["rules"]}'
-SWAP_WAIT_S = 600.0  # a swap answers once the new teacher is there; a large model takes minutes to load
 
 Run = Annotated[str, Path(min_length=1, max_length=200, description="Name of the run, as its batches carry it.")]
 
@@ -35,9 +37,10 @@ def add_teachers(app: FastAPI, service: TeacherService) -> None:
         return service.teachers()
 
     @app.get("/runs/{run}/teachers", responses=problems, summary="Who judges a run")
-    def run_teachers(run: Run) -> RunTeachersAnswer:
+    async def run_teachers(run: Run) -> RunTeachersAnswer:
         """The teachers that the run was put on; none where each service's own judges it."""
-        return _assigned(service, run)
+        names = await _in_redis(lambda: _assignments(service).of(run))
+        return RunTeachersAnswer(run=run, teachers=names, identity=(await find_panel(service, names)).identity)
 
     @app.put(
         "/runs/{run}/teachers",
@@ -46,33 +49,30 @@ def add_teachers(app: FastAPI, service: TeacherService) -> None:
         summary="Put a run on other teachers",
     )
     async def put_run_teachers(request: Request, run: Run) -> RunTeachersAnswer:
-        """From its next batch on, the run is judged by these. Answers once they are there; nothing changes before."""
+        """From its next batch on, the run is judged by these. While they are not there: 503, and nothing changes."""
         body = await read_body(request, service.settings.max_body_bytes)
         names = parse_body(body, RunTeachers, RUN_EXAMPLE).teachers
-        return await anyio.to_thread.run_sync(lambda: _assign(service, run, names))
+        return await _assign(request, run, names)
 
     @app.delete("/runs/{run}/teachers", responses=problems, summary="Put a run back on the service's own teacher")
-    def delete_run_teachers(run: Run) -> RunTeachersAnswer:
+    async def delete_run_teachers(request: Request, run: Run) -> RunTeachersAnswer:
         """From its next batch on, the run is judged by each service's own teacher."""
-        return _assign(service, run, ())
+        return await _assign(request, run, ())
+
+    async def _assign(request: Request, run: str, names: tuple[str, ...]) -> RunTeachersAnswer:
+        assignments = _assignments(service)
+        panel = await find_panel(service, names)
+        if await request.is_disconnected():  # whoever left may have chosen otherwise since
+            raise ProblemError(CLIENT_GONE, "Client gone", "the client left before its choice was there")
+        await _in_redis(lambda: assignments.assign(run, names))
+        return RunTeachersAnswer(run=run, teachers=names, identity=panel.identity)
 
 
-def _assigned(service: TeacherService, run: str) -> RunTeachersAnswer:
+async def _in_redis(ask: Callable[[], T]) -> T:
     try:
-        names = _assignments(service).of(run)
+        return await anyio.to_thread.run_sync(ask)
     except TransportError as error:
         raise not_ready(str(error)) from error
-    return RunTeachersAnswer(run=run, teachers=names, identity=find_panel(service, names).panel.identity)
-
-
-def _assign(service: TeacherService, run: str, names: Sequence[str]) -> RunTeachersAnswer:
-    assignments = _assignments(service)
-    panel = find_panel(service, names, wait_s=SWAP_WAIT_S).panel
-    try:
-        assignments.assign(run, tuple(names))
-    except TransportError as error:
-        raise not_ready(str(error)) from error
-    return RunTeachersAnswer(run=run, teachers=tuple(names), identity=panel.identity)
 
 
 def _assignments(service: TeacherService) -> Assignments:
@@ -88,20 +88,28 @@ def add_audit(app: FastAPI, service: TeacherService) -> None:
         return
     problems = describe_problems({404: "No teacher has this name", 503: "The judge is not ready"})
 
+    one_at_a_time = anyio.CapacityLimiter(1)
+
     @app.post("/audit", responses=problems, summary="How easily is this teacher fooled?")
-    def audit_teacher(
+    async def audit_teacher(
+        request: Request,
         teacher: Teacher = None,
         quick: Annotated[bool, Query(description="Fewer base stories.")] = False,
         seed: Annotated[int, Query(ge=0, lt=2**32)] = 0,
     ) -> audit.AuditReport:
         """Judge our base stories with and without each attack; mean gain in total with an interval. Takes a while."""
-        panel = find_panel(service, tuple(teacher or ())).panel
+        only_asks_for(request, "teacher", "quick", "seed")
+        panel = await find_panel(service, tuple(teacher or ()))
 
         def score(stories: Sequence[Story]) -> Sequence[Verdict]:
+            service.check_open()
             return panel.admit(stories, patient=True).finish().verdicts
 
-        try:
+        def work() -> audit.AuditReport:
             return audit.run(score, panel.identity, panel.rubric.criteria, quick=quick, seed=seed)
+
+        try:
+            return await anyio.to_thread.run_sync(work, limiter=one_at_a_time)
         except JudgeUnavailableError as error:
             raise not_ready(str(error)) from error
 

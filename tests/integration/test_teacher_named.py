@@ -1,6 +1,8 @@
 """Teachers by name over a real socket: one, several, none such; swapped for a run; a file that changes."""
 
 import os
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -52,6 +54,7 @@ def test_one_by_name_and_several_as_an_ensemble() -> None:
         ("/score?teacher=rules", {"teachers": ["default"]}, 422, "name teachers in one of them"),
         ("/score", {"teachers": [""]}, 422, "at least 1 character"),
         ("/score", {"teachers": "rules"}, 422, "teachers"),
+        ("/score?teachers=rules", {}, 422, "the address asks for teachers, and only teacher can be asked for there"),
     ],
 )
 def test_names_that_do_not_work(path: str, body: dict[str, object], status: int, says: str) -> None:
@@ -152,3 +155,31 @@ def test_without_a_queue_there_is_no_run_to_put() -> None:
         answer = client.put("/runs/tale/teachers", json={"teachers": ["rules"]})
     assert answer.status_code == 409
     assert "set FABULA_REDIS_URL" in answer.json()["detail"]
+
+
+def test_a_swap_to_a_teacher_that_is_away_says_so_and_changes_nothing(redis_url: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    path = teachers_file(tmp_path, f"teachers: {{away: {{judge: 'llamacpp:http://127.0.0.1:{port}'}}}}")
+    with teacher(WordJudge(), redis_url=redis_url, teachers_file=path) as client:
+        until_ready(client)
+        assert client.put("/runs/tale/teachers", json={"teachers": ["rules"]}).status_code == 200
+        answers = [client.put("/runs/tale/teachers", json={"teachers": ["away"]}) for _ in range(2)]
+        assert client.get("/runs/tale/teachers").json()["teachers"] == ["rules"]
+    assert [a.status_code for a in answers] == [503, 503]
+    assert str(port) in answers[1].json()["detail"]
+    assert "retry-after" in answers[1].headers
+
+
+def test_many_who_wait_for_a_teacher_that_is_away_hold_up_nobody(tmp_path: Path) -> None:
+    silent = socket.create_server(("127.0.0.1", 0))  # takes connections and never answers
+    address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+    path = teachers_file(tmp_path, f"teachers: {{mute: {{judge: 'llamacpp:{address}', server_timeout_s: 600}}}}")
+    with silent, teacher(WordJudge(), teachers_file=path) as client, ThreadPoolExecutor(60) as pool:
+        waiting = [pool.submit(score, client, "/score?teacher=mute") for _ in range(60)]
+        for _ in range(600):
+            if client.get("/teachers").json()["teachers"][2]["state"] == "building":
+                break
+        assert score(client).status_code == 200
+        assert not any(future.done() for future in waiting)
+        assert {future.result().status_code for future in waiting} == {503}

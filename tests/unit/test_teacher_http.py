@@ -1,5 +1,6 @@
 """The teacher over a real socket: what is answered to good and bad requests."""
 
+import gzip
 import json
 import socket
 import threading
@@ -236,3 +237,31 @@ def test_a_drain_finishes_what_has_begun_and_takes_nothing_new() -> None:
         judge.gate.set()
         begun.join(30)
     assert answers == [200]
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("/audit?quick=maybe", "query.quick: Input should be a valid boolean"),
+        ("/audit?seed=-1", "query.seed: Input should be greater than or equal to 0, found '-1'"),
+        ("/audit?sed=1", "the address asks for sed, and only teacher, quick, seed can be asked for there"),
+    ],
+)
+def test_a_wrong_question_in_the_address_is_a_problem(client: httpx.Client, path: str, says: str) -> None:
+    answer = client.post(path)
+    assert (answer.status_code, answer.headers["content-type"]) == (422, PROBLEM_MEDIA_TYPE)
+    assert says in answer.json()["detail"]
+
+
+def test_a_coded_body_is_refused_and_a_byte_order_mark_is_not(client: httpx.Client) -> None:
+    body = json.dumps({"stories": [TALE]}).encode()
+    coded = client.post("/score", content=gzip.compress(body, mtime=0), headers={"Content-Encoding": "gzip"})
+    marked = client.post("/score", content=b"\xef\xbb\xbf" + body)
+    assert (coded.status_code, marked.status_code) == (415, 200)
+    assert "coded as 'gzip'; send it as it is" in coded.json()["detail"]
+
+
+def test_an_unknown_path_names_those_that_there_are(client: httpx.Client) -> None:
+    detail = client.get("/nowhere").json()["detail"]
+    assert "POST /score" in detail
+    assert "PUT /runs/{run}/teachers" in detail

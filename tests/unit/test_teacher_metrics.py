@@ -123,7 +123,7 @@ def test_a_real_batcher_tells_what_waits_what_it_judged_and_whom_it_turned_away(
         "batch_stories_count{teacher=w}": 2,
         "batch_stories_sum{teacher=w}": 4,
         "batch_seconds_count{teacher=w}": 2,
-        "tokens_total{teacher=w}": 0,
+        "tokens_total{teacher=w}": 10 + 10 + 10 + 20,
         "padded_tokens_total{teacher=w}": 10 + 3 * 20,
         "coverage_ratio_count{teacher=w}": 0,
         "coverage_ratio_sum{teacher=w}": 0,
@@ -133,9 +133,9 @@ def test_a_real_batcher_tells_what_waits_what_it_judged_and_whom_it_turned_away(
 
 def test_teachers_are_apart_and_go_on_counting_under_their_name() -> None:
     metrics = Metrics()
-    metrics.for_teacher("a").tokens_judged(5)
-    metrics.for_teacher("b").tokens_judged(7)
-    metrics.for_teacher("a").tokens_judged(1)
+    metrics.for_teacher("a").batch_done(1, 5, 5, 0.1)
+    metrics.for_teacher("b").batch_done(1, 7, 7, 0.1)
+    metrics.for_teacher("a").batch_done(1, 1, 1, 0.1)
     there = samples(metrics)
     assert (there["tokens_total{teacher=a}"], there["tokens_total{teacher=b}"]) == (6, 7)
 
@@ -172,7 +172,7 @@ def filled() -> Metrics:
     metrics = Metrics()
     teacher = metrics.for_teacher('we"ird\\\n')
     teacher.verdicts([RUBRIC.zero_verdict("a", flags=("padding",))])
-    teacher.batch_done(3, 50, 0.2)
+    teacher.batch_done(3, 40, 50, 0.2)
     teacher.ticket_done(0.1, 0.2)
     metrics.request("/runs/{run}/teachers", 200, 0.1)
     return metrics

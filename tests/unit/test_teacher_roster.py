@@ -74,6 +74,12 @@ def test_a_name_that_nobody_has(tmp_path: Path) -> None:
         ("teachers: {a: {ensemble: [rules, default]}, b: {ensemble: [a, rules]}}", "['a'] are no teachers of it"),
         ("teachers: {", "is not one: while parsing"),
         ("llama: {judge: 'rules:'}", "llama: Extra inputs"),
+        ("teachers:\n  a:\n    judge: rules:", "a judge that ends in a colon is quoted, judge: 'rules:'"),
+        ("teachers: {a: {judge: 'rules:'}, a: {judge: rules}}", "a comes twice, near line 1"),
+        ("teachers: {a: {ensemble: [rules, rules]}}", "names one twice"),
+        ("teachers: {a: {judge: 'rules:', rubric: /nope}}", "teacher a: rubric '/nope' cannot be read"),
+        ("teachers: {a: {judge: 'ollama:x', temperature: hot}}", "temperature: Input should be a valid number"),
+        ("teachers: {a: {judge: 'ollama:x', temperature: hot}}", "found 'hot'"),
     ],
 )
 def test_mistakes_in_the_file_are_named(tmp_path: Path, text: str, says: str) -> None:

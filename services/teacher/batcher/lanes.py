@@ -26,7 +26,7 @@ class BatchObserver(Protocol):
         """So many tokens wait now."""
         ...
 
-    def batch_done(self, stories: int, padded_tokens: int, inference_s: float) -> None:
+    def batch_done(self, stories: int, tokens: int, padded_tokens: int, inference_s: float) -> None:
         """A batch has its verdicts; the seconds include the search for stories that break the judge."""
         ...
 
@@ -43,7 +43,7 @@ class _Nobody:
     """Observes nothing."""
 
     def queued(self, tokens: int) -> None: ...
-    def batch_done(self, stories: int, padded_tokens: int, inference_s: float) -> None: ...
+    def batch_done(self, stories: int, tokens: int, padded_tokens: int, inference_s: float) -> None: ...
     def ticket_done(self, queue_s: float, inference_s: float) -> None: ...
     def turned_away(self) -> None: ...
 
@@ -120,6 +120,14 @@ class Batcher:
             self._tell()
         ticket.future.add_done_callback(lambda future: future.cancelled() and self._drop(ticket))
         return ticket
+
+    def turn_away_if_full(self) -> None:
+        """Raise BusyError where not one more token has room: said before anybody makes stories ready in vain."""
+        request = Request(tokens=1, patient=False)
+        with self._changed:
+            if not self._room.has(request):
+                self._observer.turned_away()
+                raise self._busy(request)
 
     def close(self) -> None:
         """Finish what is admitted, then end the threads. Whoever still waits for room gets JudgeUnavailableError."""
@@ -213,13 +221,14 @@ class Batcher:
         inference_s = time.monotonic() - began
         tickets = _tickets(batch)
         with self._changed:
-            self._rate.add(sum(item.tokens for item in asked), inference_s)
+            tokens = sum(item.tokens for item in asked)
+            self._rate.add(tokens, inference_s)
             for (ticket, i), verdict in zip(batch, verdicts, strict=True):
                 ticket.verdicts[i] = verdict
             for ticket in tickets:
                 ticket.inference_s += inference_s
             done = [t for t in tickets if len(t.verdicts) == len(t.asked) and not t.claimed]
-        self._observer.batch_done(len(batch), len(batch) * max(item.tokens for item in asked), inference_s)
+        self._observer.batch_done(len(batch), tokens, len(batch) * max(item.tokens for item in asked), inference_s)
         for ticket in done:
             self._observer.ticket_done(ticket.queue_s, ticket.inference_s)
             if self._claim(ticket):

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 
 RECENT_BATCHES = 32  # the rate is measured over so many
 UNMEASURED_RETRY_S = 5  # said before the first batch is done: a guess, for nothing is known yet
+LONGEST_RETRY_S = 600  # a rate of one small batch may foretell days; whoever asks again learns better
 
 
 class BusyError(RuntimeError):
     """There is no room for a request now; the message is for users.
 
     `queued_tokens`: tokens ahead of the request, those promised to the first in line included. `retry_after_s`: in how
-    many seconds, at least 1, these are judged at the rate of recent batches; 5 before any batch was measured.
+    many seconds, 1 to 600, these are judged at the rate of recent batches; 5 before any batch was measured.
     """
 
     def __init__(self, message: str, *, retry_after_s: int, queued_tokens: int) -> None:
@@ -102,9 +103,9 @@ class Rate:
         self._batches.append((tokens, seconds))
 
     def retry_after_s(self, tokens: int) -> int:
-        """In how many seconds so many tokens are judged, at least 1."""
+        """In how many seconds so many tokens are judged, 1 to 600."""
         if not self._batches:
             return UNMEASURED_RETRY_S
         done = sum(tokens for tokens, _ in self._batches)
         seconds = sum(seconds for _, seconds in self._batches)
-        return max(1, math.ceil(tokens * seconds / (done * self._lanes)))
+        return max(1, min(LONGEST_RETRY_S, math.ceil(tokens * seconds / (done * self._lanes))))
