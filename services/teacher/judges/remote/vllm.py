@@ -4,7 +4,7 @@
   special tokens wherever they stand, so the story comes with its markers broken.
 - Joint and independent: `/v1/completions` with a list of prompts as ids, `max_tokens` 1, `logprob_token_ids` for the
   answers' tokens. Servers before that (PR 43463, of 2026) drop the field without a word and give the 20 most
-  probable tokens; the probe says which. `return_tokens_as_token_ids` names tokens "token_id:17", so that none are mixed up.
+  probable tokens; the probe says which. `return_tokens_as_token_ids` names tokens "token_id:17".
   Log-probabilities are the model's own (`--logprobs-mode raw_logprobs`, the default), whatever is sampled with,
   `allowed_token_ids` included; a grammar is different.
 - Sample: `structured_outputs: {"regex": ...}`; `guided_regex` was removed in 0.12 and is ignored.
