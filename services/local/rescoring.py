@@ -207,10 +207,7 @@ def parts(rescoring: Rescoring) -> Iterator[Part]:
     yield Sheet(
         f"Mean {r.measure} of the updates' stories, with 95 % intervals (bootstrap over stories)",
         ("updates", "stories", "recorded", "again", "again - recorded"),
-        [
-            (f"{x.first_step}-{x.last_step}", str(x.pairs), *map(estimate_cell, (x.recorded, x.again, x.difference)))
-            for x in r.ranges
-        ],
+        [(_steps(x), str(x.pairs), *map(estimate_cell, (x.recorded, x.again, x.difference))) for x in r.ranges],
     )
     yield Sheet(
         "Agreement on a story, with 95 % intervals",
@@ -220,3 +217,8 @@ def parts(rescoring: Rescoring) -> Iterator[Part]:
     if r.not_shared:
         yield f"Left out, for one teacher alone judges it: {', '.join(r.not_shared)}; and the total with it."
     yield f"Verdicts written to {r.file}"
+
+
+def _steps(scores: RangeScores) -> str:
+    first, last = scores.first_step, scores.last_step
+    return str(first) if first == last else f"{first}-{last}"
