@@ -67,6 +67,9 @@ def comparison_parts(comparison: Comparison) -> Iterator[Part]:
         texts=3,
     )
     drawn = "prompts" if comparison.groups < comparison.pairs else "stories"
+    for label, side in zip("AB", sides, strict=True):
+        for reason in side.reasons:
+            yield f"{label}: stories {reason}"
     yield Sheet(
         f"Agreement, with 95 % intervals (bootstrap over {comparison.groups} {drawn}); A and B: means",
         ("", "weighted kappa", "Spearman", "bias (B - A)", "A", "B"),
@@ -118,6 +121,7 @@ def calibration_parts(calibration: Calibration) -> Iterator[Part]:
         f"Judged by {teacher_line(c.teacher)}. Ratings: {c.ratings}, {c.selection}: {c.stories} stories, {c.prompts} "
         f"prompts{'; left out: ' + not_ok if not_ok else ''}."
     )
+    yield from (f"Stories {reason}" for reason in c.reasons)
     for human in dict.fromkeys(row.human for row in c.agreement):
         yield Sheet(
             f"Agreement with the mean human rating of {human}, with 95 % intervals",

@@ -13,6 +13,7 @@ from pydantic import Field
 from fabula_proto import Message, TeacherIdentity, Verdict, VerdictStatus
 from services.teacher.calibration.estimates import Estimate, estimates, groups_by_prompt
 from services.teacher.calibration.ratings import HUMAN, Rated, criteria_of, judges_of
+from services.teacher.calibration.reasons import Reason, reasons
 from services.teacher.calibration.statistics import (
     FloatArray,
     half_splits,
@@ -77,6 +78,7 @@ class Calibration(Message):
     failed: int
     refused: int
     absent: int = Field(description="Stories that a recording does not know.")
+    reasons: tuple[Reason, ...] = Field(description="The most frequent reason of those that failed and were refused.")
     agreement: tuple[HumanAgreement, ...]
     ceilings: tuple[Ceiling, ...]
 
@@ -117,8 +119,11 @@ def calibrate(
         CalibrationError: a criterion is unknown, or fewer than MIN_STORIES stories have both numbers.
     """
     groups = groups_by_prompt([row.prompt for row in rated])
+    ours = next((verdict.criteria for verdict in verdicts if verdict and verdict.criteria), {})
+    if not ours:
+        raise CalibrationError(f"none of {len(rated)} stories has an ok verdict{_why_missing(verdicts)}")
+    chosen = checked_pairs(list(ours), criteria_of(rated), pairs)
     judged = [_Judged(*row) for row in zip(rated, verdicts, groups, strict=True)]
-    chosen = _checked_pairs(judged, pairs)
     humans = list(dict.fromkeys(human for _, human in chosen))
     counts = Counter(None if verdict is None else verdict.status for verdict in verdicts)
     return Calibration(
@@ -131,14 +136,18 @@ def calibrate(
         failed=counts[VerdictStatus.FAILED],
         refused=counts[VerdictStatus.REFUSED],
         absent=counts[None],
+        reasons=reasons(verdicts),
         agreement=tuple(row for human in humans for row in _rows(human, judged, chosen)),
         ceilings=tuple(_ceiling(human, judged) for human in humans),
     )
 
 
-def _checked_pairs(judged: Sequence[_Judged], pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    ours = list(next((j.verdict.criteria for j in judged if j.verdict and j.verdict.criteria), {}))
-    human = criteria_of([j.rated for j in judged])
+def checked_pairs(ours: Sequence[str], human: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """`pairs`, or those of `default_pairs` where there are none; `ours` and `human` are the criteria of both sides.
+
+    Raises:
+        CalibrationError: a pair names an unknown criterion, or nothing goes together.
+    """
     for own, theirs in pairs:
         if own not in (*ours, TOTAL):
             raise CalibrationError(f"pair {own}={theirs}: the teacher judges {', '.join(ours)} and total, not {own!r}")
@@ -147,7 +156,7 @@ def _checked_pairs(judged: Sequence[_Judged], pairs: Sequence[tuple[str, str]]) 
     chosen = list(pairs) or default_pairs(ours, human)
     if not chosen:
         raise CalibrationError(
-            f"the teacher judges {', '.join(ours) or 'no story'} and people rated {', '.join(human)}: none goes with "
+            f"the teacher judges {', '.join(ours)} and people rated {', '.join(human)}: none goes with "
             "another by name; say which with --pair ours=theirs"
         )
     return chosen
@@ -177,7 +186,7 @@ def _agreement(
     if len(rows) < MIN_STORIES:
         raise CalibrationError(
             f"{len(rows)} stories have a number for {judge} and human ratings of {human}; "
-            f"at least {MIN_STORIES} are needed"
+            f"at least {MIN_STORIES} are needed{_why_missing([j.verdict for j in judged]) if kind == 'teacher' else ''}"
         )
     columns = [*zip(*(row[:3] for row in rows), strict=True)]
 
@@ -197,6 +206,10 @@ def _agreement(
         beyond_words=beyond,
         given_words=given,
     )
+
+
+def _why_missing(verdicts: Sequence[Verdict | None]) -> str:
+    return "".join(f"; {reason}" for reason in reasons(verdicts))
 
 
 def _ceiling(human: str, judged: Sequence[_Judged]) -> Ceiling:

@@ -10,6 +10,7 @@ from pydantic import Field
 from fabula_proto import CriterionScore, Message, TeacherIdentity, Verdict
 from services.teacher.calibration.estimates import Estimate, estimates
 from services.teacher.calibration.linking import LinkingError, ScaleError, equipercentile, held_out, scale_error
+from services.teacher.calibration.reasons import Reason, reasons
 from services.teacher.calibration.reward_map import RewardMap
 from services.teacher.calibration.statistics import FloatArray, confusion, kappas, moments, rank_correlations
 
@@ -38,6 +39,7 @@ class SideSummary(Message):
     failed: int
     refused: int
     absent: int = Field(description="Stories that a recording does not know.")
+    reasons: tuple[Reason, ...] = Field(description="The most frequent reason of those that failed and were refused.")
 
 
 class Agreement(Message):
@@ -202,10 +204,10 @@ def _summary(side: Side) -> SideSummary:
         failed=counts["failed"],
         refused=counts["refused"],
         absent=counts["absent"],
+        reasons=reasons(side.verdicts),
     )
 
 
 def _counts(summary: SideSummary) -> str:
-    return (
-        f"{summary.name}: {summary.ok} ok, {summary.failed} failed, {summary.refused} refused, {summary.absent} absent"
-    )
+    counts = f"{summary.ok} ok, {summary.failed} failed, {summary.refused} refused, {summary.absent} absent"
+    return f"{summary.name}: {counts}{''.join(f' ({reason})' for reason in summary.reasons)}"
