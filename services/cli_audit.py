@@ -37,11 +37,13 @@ def audit(
         raise CommandError("--teacher judges here and --url asks a running teacher; give one of them")
     from rich.console import Console
 
+    from services.local import http
     from services.local.auditing import run_audit
     from services.local.plan import chosen_teacher
     from services.teacher.audit import markdown, table
 
-    report = run_audit(url or chosen_teacher(teacher), seed=seed, quick=quick, console=Console(stderr=True))
+    side = chosen_teacher(teacher) if url is None else http.checked_url(url)
+    report = run_audit(side, seed=seed, quick=quick, console=Console(stderr=True))
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
     elif as_markdown:

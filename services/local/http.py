@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 from pydantic import ValidationError
@@ -55,8 +56,9 @@ def score(url: str, texts: Sequence[str], teachers: Sequence[str] = ()) -> Score
     Waits while the service is too busy, as long as it asks for and TIMEOUT_S in all.
 
     Raises:
-        CommandError: it cannot be reached, refuses, or answers something else.
+        CommandError: `url` is no address, it cannot be reached, refuses, or answers something else.
     """
+    url = checked_url(url)
     request = ScoreRequest(stories=tuple(StoryInput(text=text) for text in texts), teachers=tuple(teachers))
     body = request.model_dump(exclude_none=True, exclude_defaults=True)
     gives_up_at = time.monotonic() + TIMEOUT_S
@@ -68,11 +70,7 @@ def score(url: str, texts: Sequence[str], teachers: Sequence[str] = ()) -> Score
                 break
             time.sleep(pause_s)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise CommandError(
-            f"no teacher answers at {url} ({error or type(error).__name__}); start one with "
-            "`python -m services.teacher --port 8001`, or leave --url out to judge here",
-            exit_code=1,
-        ) from error
+        raise _away(url, error) from error
     if not response.is_success:
         raise CommandError(f"the teacher at {url} answered {response.status_code}: {_problem(response)}", exit_code=1)
     try:
@@ -88,16 +86,40 @@ def info(url: str) -> dict[str, Any]:
     """What the service at `url` says of itself.
 
     Raises:
-        CommandError: it cannot be reached, or answers something else.
+        CommandError: `url` is no address, it cannot be reached, or answers something else.
     """
+    url = checked_url(url)
     try:
         response = _get(url, "/info")
         said = response.json() if response.is_success else None
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise CommandError(f"{url} does not say who it is ({error or type(error).__name__})", exit_code=1) from error
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise _away(url, error) from error
+    except ValueError:
+        said = None
     if not isinstance(said, dict):
         raise CommandError(f"{url}/info answered {response.status_code}; is it a service of Fabula?", exit_code=1)
     return said
+
+
+def checked_url(url: str) -> str:
+    """`url`, which is written in full.
+
+    Raises:
+        CommandError: it has no scheme or no host.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise CommandError(f"the address {url!r} lacks http:// at its start; write http://{url}")
+    if not urlsplit(url).hostname:
+        raise CommandError(f"the address {url!r} names no host; write one such as http://localhost:8001")
+    return url
+
+
+def _away(url: str, error: Exception) -> CommandError:
+    return CommandError(
+        f"no teacher answers at {url} ({str(error) or type(error).__name__}); check the address, start one with "
+        "`python -m services.teacher --port 8001`, or name a teacher that judges here, such as rules:",
+        exit_code=1,
+    )
 
 
 def _asks_to_wait_s(response: httpx.Response) -> float | None:

@@ -177,7 +177,7 @@ def test_an_empty_story_scores_nothing_and_says_why() -> None:
         (["score", FOX, "--teacher", "oracle:"], "unknown backend"),
         (["score", FOX, "--teacher", "rules:", "--url", "http://localhost:1"], "give one of them"),
         (["score", FOX, "--url", "http://127.0.0.1:1"], "no teacher answers at http://127.0.0.1:1"),
-        (["score", FOX, "--url", "nonsense"], "no teacher answers at nonsense"),
+        (["score", FOX, "--url", "localhost:9"], "'localhost:9' lacks http:// at its start; write http://localhost:9"),
         (["score", "--file", "/no/such"], "cannot be read"),
     ],
 )
