@@ -69,11 +69,11 @@ def compare(
     _one_form(as_json, as_markdown)
     from services.local import agreement_tables, calibrating
 
-    comparison = calibrating.compare(a, b, stories, limit, _stderr())
-    written = calibrating.save_map(comparison, map_out) if map_out is not None else None
+    comparison = calibrating.compare(a, b, stories, limit, map_out, _stderr())
+    # Before the map: where there is none, or it cannot be written, what was judged is not lost.
     _print(comparison, agreement_tables.comparison_parts(comparison), as_json, as_markdown)
-    if written is not None:
-        typer.echo(written, err=True)
+    if map_out is not None:
+        typer.echo(calibrating.save_map(comparison, map_out), err=True)
 
 
 @teacher_app.command()
@@ -118,10 +118,10 @@ def calibrate(
     _one_form(as_json, as_markdown)
     if teacher is not None and url is not None:
         raise CommandError("--teacher judges here and --url asks a running teacher; give one of them")
-    from services.local import agreement_tables, calibrating
+    from services.local import agreement_tables, calibrating, http
     from services.local.plan import chosen_teacher
 
-    side = url or chosen_teacher(teacher)
+    side = chosen_teacher(teacher) if url is None else http.checked_url(url)
     found = calibrating.calibrate(side, ratings, split.value, leave_out or (), pair or (), _stderr())
     _print(found, agreement_tables.calibration_parts(found), as_json, as_markdown)
 

@@ -9,15 +9,12 @@ from rich.progress import Progress
 from fabula_proto import Story, TeacherIdentity, Verdict
 from services.local import http
 from services.local.errors import CommandError
-from services.local.scorers import score_stories
-from services.local.scoring import settings_problem
+from services.local.scorers import rubric_here, score_stories
 
 try:
     from services.teacher import audit
     from services.teacher.info import RubricInfo
-    from services.teacher.roster import RosterError, read_roster
-    from services.teacher.rubric import Criterion, RubricError, load_rubric
-    from services.teacher.settings import TeacherSettings
+    from services.teacher.rubric import Criterion
 except ImportError as error:
     raise CommandError(f"this needs {error.name}; install it with: pip install 'fabula[teacher]'") from error
 
@@ -36,7 +33,11 @@ def run_audit(side: str, *, seed: int, quick: bool, console: Console) -> audit.A
         CommandError: there is no such teacher, it cannot judge, or its rubric cannot be had.
     """
     remote = side.startswith(("http://", "https://"))
-    criteria, rubric_hash = _rubric_there(side) if remote else _rubric_here(side)
+    if remote:
+        criteria, rubric_hash = _rubric_there(side)
+    else:
+        rubric = rubric_here(side)
+        criteria, rubric_hash = rubric.criteria, rubric.hash
     planned = audit.plan(criteria, seed=seed, quick=quick)
     if remote:  # before hundreds of stories are judged
         _check_rubric(side, _judge(side, planned.stories[:1], console)[0], rubric_hash)
@@ -61,22 +62,6 @@ def _rubric_there(url: str) -> tuple[Sequence[Criterion], str]:
             f"{address}/info names no rubric; is a teacher of this version there?", exit_code=1
         ) from error
     return [Criterion.model_validate(criterion.model_dump()) for criterion in rubric.criteria], rubric.hash
-
-
-def _rubric_here(side: str) -> tuple[Sequence[Criterion], str]:
-    try:
-        settings = TeacherSettings(redis_url=None)
-        roster = read_roster(settings) if settings.teachers_file is not None else None
-        if roster is not None and side in roster.names:
-            spec = roster.teachers[roster.members((side,))[0]]
-        else:
-            spec = TeacherSettings(teacher=side, teachers_file=None, redis_url=None).spec
-        rubric = load_rubric(spec.rubric)
-    except (RosterError, RubricError) as error:
-        raise CommandError(str(error), exit_code=1) from error
-    except ValueError as error:
-        raise CommandError(settings_problem(error)) from error
-    return rubric.criteria, rubric.hash
 
 
 def _check_rubric(side: str, teacher: TeacherIdentity, rubric_hash: str) -> None:

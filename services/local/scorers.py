@@ -1,7 +1,7 @@
 """Whoever gives verdicts for stories: a teacher in this process, one that runs elsewhere, or a recording."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from services.local.scoring import settings_problem
 
 if TYPE_CHECKING:
     from services.teacher.desk import Desk, Judged, Panel, Work
+    from services.teacher.rubric import Rubric
 
 CHUNK_STORIES = 64
 CHUNKS_IN_HAND = 4  # a judge with several lanes has work for all of them
@@ -41,14 +42,67 @@ def score_stories(side: str, stories: Sequence[Story], advance: Advance) -> Scor
     Raises:
         CommandError: there is no such teacher, it cannot judge, or a file cannot be used.
     """
-    if side.startswith(("http://", "https://")):
+    if _is_url(side):
         return _by_url(side, stories, advance)
-    name, _, judge = side.partition("#")
-    if Path(name).expanduser().is_file() or name.endswith((".jsonl", ".json")):
-        recorded = _ratings(Path(name).expanduser(), judge) if judge else _answers(Path(name).expanduser())
+    if (recorded := _recorded(side)) is not None:
         advance(len(stories))
         return Scored(recorded.teacher, [recorded.verdicts.get(story.id) for story in stories])
     return _here(side, stories, advance)
+
+
+def judged_criteria(side: str, stories: Sequence[Story]) -> tuple[str, ...]:
+    """The criteria that `side` judges, looked up before it judges all of `stories`; none where it does not say.
+
+    A running teacher is given the first story, which also says whether it can be asked at all.
+
+    Raises:
+        CommandError: as `score_stories`, as far as it can be known.
+    """
+    verdicts: Iterable[Verdict | None]
+    if _is_url(side):
+        verdicts = _by_url(side, stories[:1], lambda _: None).verdicts
+    elif (recorded := _recorded(side)) is not None:
+        verdicts = recorded.verdicts.values()
+    else:
+        return tuple(criterion.name for criterion in rubric_here(side).criteria)
+    return next((tuple(v.criteria) for v in verdicts if v is not None and v.criteria), ())
+
+
+def rubric_here(side: str) -> "Rubric":
+    """By what a judge such as `rules:`, or a name of the teachers file, judges.
+
+    Raises:
+        CommandError: there is no such teacher, or its rubric cannot be read.
+    """
+    from services.teacher.roster import RosterError, read_roster
+    from services.teacher.rubric import RubricError, load_rubric
+    from services.teacher.settings import TeacherSettings
+
+    try:
+        settings = TeacherSettings(redis_url=None)
+        roster = read_roster(settings) if settings.teachers_file is not None else None
+        if roster is not None and side in roster.names:
+            spec = roster.teachers[roster.members((side,))[0]]
+        else:
+            spec = TeacherSettings(teacher=side, teachers_file=None, redis_url=None).spec
+        return load_rubric(spec.rubric)
+    except (RosterError, RubricError) as error:
+        raise CommandError(str(error), exit_code=1) from error
+    except ValueError as error:
+        raise CommandError(settings_problem(error)) from error
+
+
+def _is_url(side: str) -> bool:
+    return side.startswith(("http://", "https://"))
+
+
+def _recorded(side: str) -> "_Recording | None":
+    """What the file that `side` names holds; None where it names none."""
+    name, _, judge = side.partition("#")
+    path = Path(name).expanduser()
+    if not path.is_file() and not name.endswith((".jsonl", ".json")):
+        return None
+    return _ratings(path, judge) if judge else _answers(path)
 
 
 def _chunks(stories: Sequence[Story]) -> Iterator[Sequence[Story]]:

@@ -203,11 +203,9 @@ def test_the_rules_judge_is_calibrated_here(fabula: Command, ratings: Path) -> N
         (("compare", "none.jsonl", "rules:"), "recording 'none.jsonl' cannot be read"),
         (("compare", "http://127.0.0.1:1", "rules:"), "no teacher answers at http://127.0.0.1:1"),
         (("compare", "rules:", "rules:", "--json", "--markdown"), "--json and --markdown exclude each other"),
-        (("compare", "rules:", "rules:", "--limit", 2, "--map-out", "map.json"), "there is no map to write"),
         (("calibrate", "--ratings", "none.jsonl"), "ratings 'none.jsonl' cannot be read"),
         (("calibrate", "--teacher", "rules:", "--url", "http://a"), "give one of them"),
         (("calibrate", "--pair", "coherence"), "--pair 'coherence' is no pair"),
-        (("calibrate", "--pair", "wit=wit"), "pair wit=wit: the teacher judges"),
         (("calibrate", "--leave-out", "Nobody"), "no story is by Nobody; the file has GPT, Human"),
     ],
 )
