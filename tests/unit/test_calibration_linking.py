@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import isotonic_regression
 
@@ -26,6 +26,8 @@ ANYBODY = TeacherIdentity(
     backend="rules", model="any", revision="1", rubric="paper", rubric_version="1", rubric_hash="0", mode="rules"
 )
 ninths = st.integers(0, 9).map(lambda i: i / 9)
+# A busy machine draws slowly; that says nothing of the maps.
+unhurried = settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 rewards = st.lists(st.tuples(ninths | st.floats(0, 1), ninths | st.floats(0, 1)), min_size=MIN_STORIES, max_size=80)
 
 
@@ -51,6 +53,7 @@ def test_a_known_map_is_found(curve: Callable[[float], float]) -> None:
     assert scale_error(a, b).rmse > 0.1
 
 
+@unhurried
 @given(rewards)
 def test_whatever_is_fitted_is_a_reward_map(pairs: list[tuple[float, float]]) -> None:
     a, b = [x for x, _ in pairs], [y for _, y in pairs]
@@ -64,6 +67,7 @@ def test_whatever_is_fitted_is_a_reward_map(pairs: list[tuple[float, float]]) ->
     assert [reward_map.apply(y) for y in b] == pytest.approx(apply_knots(knots, b).tolist())
 
 
+@unhurried
 @given(rewards)
 def test_a_teacher_is_linked_to_itself_by_the_identity(pairs: list[tuple[float, float]]) -> None:
     a = [x for x, _ in pairs]
