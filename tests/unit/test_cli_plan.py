@@ -46,7 +46,7 @@ def test_a_server_or_a_name_of_the_teachers_file_is_a_teacher(
         make_plan(replace(smoke, teacher="llama"))
     monkeypatch.setenv("FABULA_TEACHERS_FILE", str(path))
     assert make_plan(replace(smoke, teacher="llama")).teacher == "llama"
-    with pytest.raises(CommandError, match="unknown backend 'lama'.*names: llama"):
+    with pytest.raises(CommandError, match=r"unknown backend 'lama'.*names: llama"):
         make_plan(replace(smoke, teacher="lama"))
 
 
