@@ -204,6 +204,7 @@ def parts(rescoring: Rescoring) -> Iterator[Part]:
             for name, side in (("recorded", r.recorded), ("again", r.again))
         ],
     )
+    yield from (f"Stories {reason}" for side in (r.recorded, r.again) for reason in side.reasons)
     yield Sheet(
         f"Mean {r.measure} of the updates' stories, with 95 % intervals (bootstrap over stories)",
         ("updates", "stories", "recorded", "again", "again - recorded"),

@@ -104,6 +104,8 @@ def test_a_running_teacher_judges_the_recorded_stories(
     assert 0 < total.spearman.value < 0.9  # it follows the index within a step, and not the steps
     assert "again - recorded" in shown
     assert "1.15" in shown
+    assert "Stories refused, most often (1): not a story" in " ".join(shown.split())
+    assert "cannot stand BREAK" in " ".join(shown.split())
     assert [line.split()[0] for line in shown.splitlines() if line[:1].isdigit()] == ["26", "0", "1", "2-3", "4", "5-6"]
 
     assert {path: path.read_bytes() for path in (run / "stories").iterdir()} == before
