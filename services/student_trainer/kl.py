@@ -3,11 +3,9 @@
 The estimators are those of Schulman's note "Approximating KL divergence" (joschu.net/blog/kl-approx.html).
 """
 
-from typing import Literal
-
 from torch import Tensor
 
-KLEstimator = Literal["k1", "k2", "k3"]
+from services.student_trainer.learning_settings import KLEstimator
 
 
 def kl_terms(logprobs_BT: Tensor, reference_logprobs_BT: Tensor, estimator: KLEstimator) -> Tensor:

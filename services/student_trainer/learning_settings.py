@@ -4,8 +4,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from services.student_trainer.kl import KLEstimator
-
+KLEstimator = Literal["k1", "k2", "k3"]
 AlgorithmName = Literal["ppo", "rloo", "grpo", "reinforce++", "bon"]
 
 
