@@ -21,6 +21,7 @@ from services.student_trainer.sampling import story_uniforms
 
 EOS, PAD, VOCAB, ROOM = 2, 1, 300, 12
 ALIKE = [[5, 6, 7, 8]] * 5
+LEVEL = [[5, 6, 7, 8], [9, 10, 11, 12], [5, 6, 7, 8]]
 UNLIKE = [[5, 6, 7, 8], [9], [10, 11, 12, 13, 14, 15], [16, 17], [5, 6, 7, 8]]
 
 

@@ -15,7 +15,7 @@ from transformers import LogitsProcessor
 
 _MASK_64 = (1 << 64) - 1
 _BLOCK = 128  # tokens whose probabilities are summed at once; about the square root of a vocabulary
-_BELOW_ONE = 1.0 - 2.0**-50  # keeps a threshold under the total, where rounding would find a token of probability zero
+_BELOW_ONE = 1.0 - 2.0**-50
 
 
 def story_uniforms(seed: int, step: int, indices: Sequence[int], length: int) -> Tensor:
@@ -46,11 +46,12 @@ def draw_tokens(logits_BV: Tensor, uniforms_B: Tensor, temperature: float) -> tu
         weights_NW.sum(dim=-1).view(rows, blocks).cumsum(-1, dtype=torch.float64), (1, 0)
     )
     total_B1 = until_BK[:, -1:]
-    threshold_B1 = (uniforms_B * _BELOW_ONE)[:, None] * total_B1
+    threshold_B1 = uniforms_B[:, None] * total_B1
     # NaN exceeds nothing: it would be found past the last block, and past the last token.
     block_B1 = (torch.searchsorted(until_BK, threshold_B1, right=True) - 1).clamp_(max=blocks - 1)
     first_B = torch.arange(0, len(weights_NW), blocks, device=logits_BV.device)
     inside_BW = weights_NW.index_select(0, first_B + block_B1.squeeze(-1)).cumsum(-1, dtype=torch.float64)
+    # The block's own sum may come out a little smaller than its share above; a token of probability zero would follow.
     rest_B1 = torch.minimum(threshold_B1 - until_BK.gather(1, block_B1), inside_BW[:, -1:] * _BELOW_ONE)
     place_B1 = torch.searchsorted(inside_BW, rest_B1, right=True)
     token_B1 = torch.add(place_B1, block_B1, alpha=_BLOCK).clamp_(max=vocabulary - 1)

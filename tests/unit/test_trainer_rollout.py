@@ -44,6 +44,15 @@ def test_a_token_of_probability_zero_is_never_picked() -> None:
     assert set(picked.tolist()) == {1, 3}
 
 
+def test_the_largest_uniform_draws_the_last_token_that_is_possible() -> None:
+    """However the sums of single precision round."""
+    logits = torch.full((200, 300), float("-inf"))
+    logits[:, 10:200] = torch.randn(200, 190, generator=torch.Generator().manual_seed(0))
+    below_one = torch.full((200,), 1.0 - 2.0**-53, dtype=torch.float64)
+    assert (draw_tokens(logits, below_one, 1.0)[0] == 199).all()
+    assert (draw_tokens(logits, below_one * 0, 1.0)[0] == 10).all()
+
+
 def test_sampled_frequencies_match_the_distribution() -> None:
     logits = torch.tensor([1.0, 0.0, -1.0, 2.0])
     uniforms = story_uniforms(42, 0, range(40), 500).flatten()
