@@ -7,6 +7,9 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from services.student_trainer.decoding_gpt2 import Gpt2Steps
+from services.student_trainer.decoding_graph import GraphSteps
+from services.student_trainer.decoding_prompts import Prompts
 from tests.decoding_helpers import ALIKE, UNLIKE, check, few_words, gpt2, random_student, uniforms, write
 
 
@@ -60,3 +63,16 @@ def test_a_graph_and_steps_agree_in_bfloat16(device: torch.device) -> None:
     same_BT = (graph.tokens_BT == steps.tokens_BT).cumprod(dim=1).bool()
     assert same_BT.float().mean() > 0.5
     torch.testing.assert_close(graph.logprobs_BT[same_BT], steps.logprobs_BT[same_BT], atol=0.05, rtol=0)
+
+
+def test_a_graph_is_captured_anew_at_half_its_rows(device: torch.device) -> None:
+    model = on(device, random_student(gpt2())).eval()
+    with torch.inference_mode():
+        prompts = Prompts.align(ALIKE[:1] * 8, device)
+        graph = GraphSteps(Gpt2Steps(model, prompts, prompts.read(model)[0], 6, fixed=True))
+        sizes = []
+        for rows in (8, 5, 4, 3, 1):
+            graph.keep(torch.arange(rows, device=device))
+            assert graph(torch.full((rows,), 7, device=device)).shape == (rows, model.config.vocab_size)
+            sizes.append(len(graph.tokens_M))
+    assert sizes == [8, 8, 4, 4, 1]
