@@ -61,6 +61,7 @@ class Controls:
         self.api_key: str | None = None  # who does not send it is refused in the product's way
         self.drop_logprobs = False
         self.ignore_constraint = False
+        self.double_begin = False  # one beginning token too many before each prompt that the model goes on with
         self.gate = threading.Event()  # while it is closed, nothing is answered
         self.gate.set()
         self.entered = threading.Event()
@@ -75,17 +76,20 @@ class Controls:
         """The requests for `path` so far."""
         return [request for request in self.requests if request.path == path]
 
-    def read(self, ids: list[int], text: str) -> None:
-        """Called by a server with each prompt that it is about to go on with.
+    def read(self, ids: list[int], text: str, begin_id: int) -> list[int]:
+        """Called by a server with each prompt that it is about to go on with; the prompt that the model shall see.
 
         Raises:
             GarbageError: the server shall answer with garbage.
         """
+        if self.double_begin:
+            ids = [begin_id, *ids]
         with self._lock:
             self.prompts.append(ids)
         if self.garbage_word is not None and self.garbage_word in text:
             raise GarbageError
         assert self.gate.wait(60), "the test never opened the gate"
+        return ids
 
     def note(self, request: Request) -> Failure | None:
         """Keep the request; the failure that it gets, if any."""

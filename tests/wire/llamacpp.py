@@ -238,7 +238,7 @@ class _Server:
             raise LlamaError(
                 "exceed_context_size_error", f"{message}, try increasing it", n_prompt_tokens=len(ids), n_ctx=context
             )
-        self.controls.read(ids, self.engine.text(ids, skip_special=False))
+        ids = self.controls.read(ids, self.engine.text(ids, skip_special=False), self.engine.begin_id)
         constraint = None if self.controls.ignore_constraint else _grammar(body)
         limit = options["n_predict"] if options["n_predict"] >= 0 else context
         # One token is written even where none was asked for.

@@ -19,9 +19,8 @@ def make_judge_folder(folder: Path, *, lift: float = LIFT, spaces: bool = True, 
 
     Args:
         folder: where to.
-        lift: after anything but a digit the digits' logits are lifted by this. 5 gives answers "d d d" more than nine
-            tenths of the probability, 0 leaves the random model as it is.
-        spaces: whether the space is lifted after a digit; if not, the model writes a digit and then anything.
+        lift: after anything but a digit the digits' logits are lifted by this, after a digit that of the space. 5
+            gives answers "d d d" more than nine tenths of the probability, 0 leaves the random model as it is.
         begins_each_text: whether the tokenizer puts a beginning token before each text, as Llama 3's own does; the
             chat template does in any case.
     """
@@ -29,7 +28,7 @@ def make_judge_folder(folder: Path, *, lift: float = LIFT, spaces: bool = True, 
     if begins_each_text:
         _begin_each_text(folder)
     if lift:
-        _lift_answers(folder, lift, lift if spaces else 0.0)
+        _lift_answers(folder, lift)
     return folder
 
 
@@ -45,7 +44,7 @@ def _begin_each_text(folder: Path) -> None:
     tokenizer.save(path)
 
 
-def _lift_answers(folder: Path, lift: float, space_lift: float) -> None:
+def _lift_answers(folder: Path, lift: float) -> None:
     """Channel 0 says "the last token is no digit", channel 1 "it is one"; nothing writes to them on the way."""
     model: Any = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
@@ -64,5 +63,5 @@ def _lift_answers(folder: Path, lift: float, space_lift: float) -> None:
         head[:, :2] = 0.0
         head[digits] *= 2.0
         head[digits[:4], 0] = lift
-        head[space, 1] = space_lift
+        head[space, 1] = lift
     model.save_pretrained(folder)

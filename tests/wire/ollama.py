@@ -183,7 +183,7 @@ class _Server:
         if body.get("_debug_render_only"):
             return [{"model": body["model"], "created_at": _now(), "_debug_info": {"rendered_template": prompt}}]
         ids = self._fitted(self.engine.encode(prompt, add_special=False), options, cut=body.get("truncate", True))
-        self.controls.read(ids, self.engine.text(ids, skip_special=False))
+        ids = self.controls.read(ids, self.engine.text(ids, skip_special=False), self.engine.begin_id)
         constraint = None if self.controls.ignore_constraint else _format(body.get("format"))
         room = max(1, min(int(options["num_ctx"]), self.engine.context) - len(ids))
         limit = min(int(options["num_predict"]), room) if options["num_predict"] >= 0 else room

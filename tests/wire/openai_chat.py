@@ -168,7 +168,7 @@ class _Server:
                 f"in {len(ids)} tokens. Please reduce the length of the messages."
             )
             raise ApiError(400, message, code="context_length_exceeded", param="messages")
-        self.controls.read(ids, self.engine.text(ids, skip_special=False))
+        ids = self.controls.read(ids, self.engine.text(ids, skip_special=False), self.engine.begin_id)
         sampling, constraint = self._sampling(body), self._constraint(body)
         written = [
             self.engine.write(ids, min(limit, self.engine.context - len(ids)), sampling, constraint)

@@ -183,8 +183,7 @@ class SGLangServer:
                 raise NativeError(f"token_ids_logprob contains out-of-vocabulary token id {token}; {span}")
 
     def _read(self, ids: list[int]) -> list[int]:
-        self.controls.read(ids, self.engine.text(ids, skip_special=False))
-        return ids
+        return self.controls.read(ids, self.engine.text(ids, skip_special=False), self.engine.begin_id)
 
     def _check_length(self, ids: list[int]) -> None:
         if len(ids) >= self.engine.context:

@@ -15,6 +15,7 @@ models/flash_causal_lm.py for the numbers. What is easily got wrong:
 - an API key guards `/generate`, `/tokenize` and the chat, but not `/info`, `/health` or `/chat_tokenize`.
 """
 
+import json
 import threading
 import time
 from collections.abc import Sequence
@@ -40,7 +41,7 @@ from tests.wire.tgi_protocol import (
 )
 
 VERSION = "3.3.6-dev0"
-GUARDED = ("/generate", "/tokenize", "/v1/chat/completions")
+GUARDED = ("/", "/generate", "/tokenize", "/v1/chat/completions")
 
 
 def create_tgi(engine: Engine, controls: Controls, *, max_concurrent_requests: int = 128) -> FastAPI:
@@ -87,6 +88,13 @@ def create_tgi(engine: Engine, controls: Controls, *, max_concurrent_requests: i
     async def generate(request: Request) -> JSONResponse:
         body = await read_body(request, GenerateBody)
         return await run_in_threadpool(server.generate, body)
+
+    @app.post("/")
+    async def compatible(request: Request) -> JSONResponse:
+        """What huggingface_hub's client asks: as `/generate`, the answer in a list."""
+        body = await read_body(request, GenerateBody)
+        answer = await run_in_threadpool(server.generate, body)
+        return JSONResponse([json.loads(bytes(answer.body))])
 
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> JSONResponse:
@@ -209,7 +217,7 @@ class _Server:
             raise invalid(f"`inputs` must have less than {context - 1} tokens. Given: {len(ids)}")
         if self.controls.loading:
             raise InferError("Request failed during generation: transport error", "generation", 424)
-        self.controls.read(ids, text)
+        ids = self.controls.read(ids, text, self.engine.begin_id)
         if self.controls.ignore_constraint:
             constraint = None
         return ids, self.engine.write(ids, limit, sampling, constraint)

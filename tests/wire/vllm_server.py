@@ -86,8 +86,7 @@ class VLLMServer:
         return answer | {"prompt_logprobs": None, "prompt_token_ids": prompt_ids, "prompt_text": None}
 
     def _read(self, ids: list[int]) -> list[int]:
-        self.controls.read(ids, self.engine.text(ids, skip_special=False))
-        return ids
+        return self.controls.read(ids, self.engine.text(ids, skip_special=False), self.engine.begin_id)
 
     def _write(self, body: Body, ids: list[int], limit: int | None, logprobs: int | None) -> list[list[Step]]:
         room = self.engine.context - len(ids)

@@ -108,9 +108,13 @@ class TransformersJudge:
     def prepare(self, story: Story) -> Asked | Verdict:
         """The story's prompts in tokens, or its refusal. `tokens` is the longest one's: what a batch must hold."""
         try:
+            story.text.encode("utf-8")
             tokens = self.prompt_tokens(story.text)
         except ControlTokenError as error:
             return _without_numbers(story, VerdictStatus.REFUSED, f"the story is refused: {error}")
+        except UnicodeEncodeError as error:
+            reason = f"the story is refused: a lone surrogate at character {error.start} is no text; replace it"
+            return _without_numbers(story, VerdictStatus.REFUSED, reason)
         longest = max(map(len, tokens))
         if longest > self._room:
             reason = f"the story takes {longest} tokens, the judge's context has room for {self._room}: shorten it"
@@ -120,6 +124,8 @@ class TransformersJudge:
 
     def judge(self, asked: Sequence[Asked]) -> list[Verdict]:
         """One verdict a story, in order, from one forward pass a question; see `Judge.judge`."""
+        if not asked:
+            return []
         answers = [
             scorer.answers_or_halve([item.payload[i] for item in asked]) for i, scorer in enumerate(self.scorers)
         ]

@@ -52,6 +52,7 @@ def test_the_model_reads_the_same_prompt(
     case: tuple[str, str], served: Served, expected: InProcess, bench: Bench
 ) -> None:
     """What the server tokenised is, but for the answer so far, what the in-process judge asks, with one beginning."""
+    served.server.controls.prompts.clear()  # of the probe, which asks about stories of its own
     judge_stories(served.judge, STORIES[:1])
     prompts = served.server.controls.prompts
     assert prompts
