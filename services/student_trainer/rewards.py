@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from fabula_proto import Verdict, VerdictStatus
-from services.student_trainer.kl import KLEstimator, kl_terms
+from services.student_trainer.kl import kl_terms
+from services.student_trainer.learning_settings import KLEstimator
 
 NGRAM_WORDS = 3
 

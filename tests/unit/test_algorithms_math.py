@@ -12,7 +12,8 @@ from torch import Tensor
 
 from fabula_proto import Verdict, VerdictStatus
 from services.student_trainer.advantages import group_normalised, leave_one_out
-from services.student_trainer.kl import KLEstimator, kl_terms
+from services.student_trainer.kl import kl_terms
+from services.student_trainer.learning_settings import KLEstimator
 from services.student_trainer.rewards import (
     UnknownCriterionError,
     WrittenStory,

@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 
 from services.student_trainer.advantages import group_normalised
 from services.student_trainer.algorithms.experience import Experience, JudgedStories, LossTerms, Passes, score_stories
-from services.student_trainer.kl import KLEstimator, kl_terms
-from services.student_trainer.learning_settings import GRPOSettings
+from services.student_trainer.kl import kl_terms
+from services.student_trainer.learning_settings import GRPOSettings, KLEstimator
 from services.student_trainer.losses import policy_loss_terms
 from services.student_trainer.policy import Policy, TokenScores
 

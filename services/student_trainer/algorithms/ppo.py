@@ -19,8 +19,7 @@ from torch import Tensor
 
 from services.student_trainer.advantages import gae, masked_whiten
 from services.student_trainer.algorithms.experience import Experience, JudgedStories, LossTerms, Passes, score_stories
-from services.student_trainer.kl import KLEstimator
-from services.student_trainer.learning_settings import PPOSettings
+from services.student_trainer.learning_settings import KLEstimator, PPOSettings
 from services.student_trainer.losses import policy_loss_terms, value_loss_terms
 from services.student_trainer.policy import Policy, TokenScores
 from services.student_trainer.rewards import token_rewards

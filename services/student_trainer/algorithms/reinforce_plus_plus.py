@@ -18,8 +18,7 @@ import torch
 
 from services.student_trainer.advantages import gae, masked_whiten
 from services.student_trainer.algorithms.experience import Experience, JudgedStories, LossTerms, Passes, score_stories
-from services.student_trainer.kl import KLEstimator
-from services.student_trainer.learning_settings import ReinforcePlusPlusSettings
+from services.student_trainer.learning_settings import KLEstimator, ReinforcePlusPlusSettings
 from services.student_trainer.losses import policy_loss_terms
 from services.student_trainer.policy import Policy, TokenScores
 from services.student_trainer.rewards import token_rewards

@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 
 from services.student_trainer.advantages import leave_one_out
 from services.student_trainer.algorithms.experience import Experience, JudgedStories, LossTerms, Passes, score_stories
-from services.student_trainer.kl import KLEstimator, kl_terms
-from services.student_trainer.learning_settings import RLOOSettings
+from services.student_trainer.kl import kl_terms
+from services.student_trainer.learning_settings import KLEstimator, RLOOSettings
 from services.student_trainer.policy import Policy, TokenScores
 
 
