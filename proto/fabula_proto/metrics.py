@@ -57,6 +57,11 @@ class StepMetrics(Message):
     explained_variance: float | None = Field(description="1 - Var(returns - values) / Var(returns), over tokens.")
     gradient_norm: float = Field(ge=0.0, description="Mean over passes, before any clipping.")
     passes_skipped: int = Field(ge=0, description="Passes skipped: past the ratio threshold, or without any gradient.")
+    importance_mean: float | None = Field(
+        default=None,
+        description="Mean importance weight over tokens, policy before the update / policy that wrote; none at lag 0.",
+    )
+    importance_max: float | None = Field(default=None, description="The largest of these weights.")
     # words, by the ledger, cumulative
     words_prompt: int = Field(ge=0)
     words_teacher: int = Field(ge=0)

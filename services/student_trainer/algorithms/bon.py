@@ -7,7 +7,8 @@ words. What we do differently:
 1. All stories continue one prompt, so the best are the best `best_share` of the batch's usable stories, at least one,
    not the best of each prompt's k. Equal rewards: the earlier story.
 2. Only the story's own tokens are learned, its end token included; a story that was cut off has none.
-3. No KL penalty, as in RAFT's basic form; the KL is measured and recorded, and moves nothing.
+3. Whoever wrote a story, it is learned as text: no importance weight where an earlier policy wrote (lag > 0).
+4. No KL penalty, as in RAFT's basic form; the KL is measured and recorded, and moves nothing.
 """
 
 from dataclasses import dataclass, replace
@@ -34,7 +35,8 @@ class BestOfN:
 
     def gather(self, policy: Policy, stories: JudgedStories, kl_coefficient: float, temperature: float) -> Experience:
         """See Algorithm."""
-        scored = score_stories(policy, stories, kl_coefficient, temperature, self.settings.micro_batch_size)
+        size = self.settings.micro_batch_size
+        scored = score_stories(policy, stories, kl_coefficient, temperature, size, importance=None)
         count = max(1, round(self.settings.best_share * scored.stories))
         ranked_B = torch.where(stories.usable_B > 0, stories.rewards_B, -torch.inf)
         best_R = torch.sort(ranked_B, descending=True, stable=True).indices[:count].sort().values

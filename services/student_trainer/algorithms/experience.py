@@ -1,36 +1,47 @@
 """What an algorithm is, what it is given and what it makes of it."""
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from services.student_trainer.advantages import masked_mean
 from services.student_trainer.learning_settings import LearningSettings
+from services.student_trainer.losses import importance_weights
 from services.student_trainer.policy import Policy, TokenScores
 
 
 @dataclass(frozen=True)
 class JudgedStories:
-    """B stories of a prompt and T response tokens, S in all. Where `usable_B` is 0 a reward means nothing."""
+    """B stories of a prompt and T response tokens, S in all. Where `usable_B` is 0 a reward means nothing.
+
+    `behaviour_BT`: log-probabilities under the policy that wrote, where that is an earlier one than the policy that
+    learns (lag > 0); else none.
+    """
 
     sequences_BS: Tensor
     mask_BT: Tensor  # 1 on response tokens
     rewards_B: Tensor
     usable_B: Tensor
+    behaviour_BT: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Experience:
     """The batch as an update sees it. A loss is `sum(terms_RT * weights_RT) / sum(mass_R)` over a pass's rows.
 
+    Terms that stand for an expectation over the policy's own tokens, those of policy and KL, are multiplied by
+    `importance_RT` where another policy wrote. That makes PPO's clipped surrogate the decoupled objective of AReaL
+    (arXiv 2505.24298): the ratio and its clip are around the policy before the update, the weight leads back to the
+    policy that wrote.
+
     `kl_B`, `kl_per_story`, `entropy` and `stories` speak of the whole batch, the rest of the R rows to learn from.
     """
 
     sequences_RS: Tensor
     mask_RT: Tensor  # 1 on response tokens of stories with a usable verdict
-    logprobs_RT: Tensor  # of the policy that wrote
+    logprobs_RT: Tensor  # of the policy before the update
     reference_RT: Tensor  # log-probabilities of the reference
     advantages_RT: Tensor
     weights_RT: Tensor
@@ -42,6 +53,7 @@ class Experience:
     stories: int  # with a usable verdict
     values_RT: Tensor | None = None
     returns_RT: Tensor | None = None
+    importance_RT: Tensor | None = None  # pi before the update / pi that wrote; none: they are the same
 
     def at(self, rows: Tensor) -> "Experience":
         """The same with these rows only: of each tensor whose name says that its first axis is R."""
@@ -99,9 +111,17 @@ class Algorithm(Protocol):
 
 @torch.no_grad()
 def score_stories(
-    policy: Policy, stories: JudgedStories, kl_coefficient: float, temperature: float, micro_batch_size: int
+    policy: Policy,
+    stories: JudgedStories,
+    kl_coefficient: float,
+    temperature: float,
+    micro_batch_size: int,
+    *,
+    importance: Literal["token", "story"] | None = "token",
 ) -> Experience:
     """Policy and reference on each response token, with advantages 0 and every token of the same weight.
+
+    `importance`: what an importance weight is of, where another policy wrote; none: there is none.
 
     Raises:
         ValueError: no story has a usable verdict.
@@ -113,6 +133,11 @@ def score_stories(
     logprobs_BT = torch.cat([s.logprobs_BT for s in scores])
     values = [s.values_BT for s in scores if s.values_BT is not None]
     entropy_BT = torch.cat([s.entropy_BT for s in scores if s.entropy_BT is not None])
+    importance_BT = None
+    if importance is not None and stories.behaviour_BT is not None:
+        importance_BT = importance_weights(
+            logprobs_BT, stories.behaviour_BT, mask_BT, whole_story=importance == "story"
+        )
     kl_B = ((logprobs_BT - reference_BT) * mask_BT).sum(dim=1)
     return Experience(
         sequences_RS=stories.sequences_BS,
@@ -128,4 +153,5 @@ def score_stories(
         entropy=float(masked_mean(entropy_BT, mask_BT)),
         stories=int(stories.usable_B.sum()),
         values_RT=torch.cat(values) if values else None,
+        importance_RT=importance_BT,
     )

@@ -12,6 +12,8 @@ standard deviation unbiased and plus 1e-4). What we do differently:
 3. Stories without a usable verdict are in no loss, no mean and no standard deviation, and are not counted among the
    stories that the loss is averaged over. A group whose rewards are all equal has advantage exactly 0.
 4. A pass without any gradient takes no step; Adam would take one of pure momentum.
+5. Where an earlier policy wrote (lag > 0), surrogate and KL are multiplied by each token's importance weight: the
+   decoupled objective (AReaL, arXiv 2505.24298).
 """
 
 from dataclasses import dataclass, replace

@@ -11,6 +11,9 @@ arXiv 2509.15714 used. What we do differently:
 4. A minibatch is computed in micro-batches, sums divided by the minibatch's token count: same gradient, less memory.
 5. Entropy is that of the next-token distribution, not minus the sum of sampled log-probabilities.
 6. A gradient that is not finite raises before it can reach the weights.
+7. Where an earlier policy wrote (lag > 0), the objective is the decoupled one (AReaL, arXiv 2505.24298): the
+   policy loss times each token's importance weight, ratio and clip around the policy before the update. KL, values and
+   advantages are of that policy as well; the value loss has no weight.
 """
 
 from dataclasses import dataclass, replace

@@ -10,6 +10,8 @@ of the batch; the loss is PPO's clipped surrogate, averaged over tokens. What we
 3. Rewards are neither clipped nor scaled beforehand: ours are in 0..1.
 4. The paper's variant with a group's mean as baseline is left out: all stories continue one prompt, so that the mean of
    the group is the mean of the batch, which normalisation takes off anyway.
+5. Where an earlier policy wrote (lag > 0), the loss is multiplied by each token's importance weight: the decoupled
+   objective (AReaL, arXiv 2505.24298).
 """
 
 from dataclasses import dataclass, replace

@@ -12,6 +12,8 @@ same advantages. What we do differently:
 3. Stories without a usable verdict are in no loss and in no baseline. A group whose rewards are all equal, or which has
    one usable story, has advantage 0.
 4. The loss is the mean over usable stories; token losses are summed, not averaged, within a story.
+5. Where an earlier policy wrote (lag > 0), a story's loss is multiplied by its importance weight, which is that of the
+   whole story since the story is the action: unbiased, and of a variance that grows with its length.
 """
 
 from dataclasses import dataclass, replace
@@ -35,7 +37,8 @@ class RLOO:
 
     def gather(self, policy: Policy, stories: JudgedStories, kl_coefficient: float, temperature: float) -> Experience:
         """See Algorithm. The KL penalty is in the story rewards."""
-        scored = score_stories(policy, stories, kl_coefficient, temperature, self.settings.micro_batch_size)
+        size = self.settings.micro_batch_size
+        scored = score_stories(policy, stories, kl_coefficient, temperature, size, importance="story")
         kl_BT = kl_terms(scored.logprobs_RT, scored.reference_RT, self.estimator) * scored.mask_RT
         rewards_B = stories.rewards_B - kl_coefficient * kl_BT.sum(dim=1)
         group_size = self.settings.group_size or len(rewards_B)

@@ -1,7 +1,7 @@
 """One update: passes over a batch, gradients, the optimiser's steps. The same for every algorithm."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ class NotFiniteError(RuntimeError):
 
 @dataclass(frozen=True)
 class UpdateStats:
-    """What an update did, means over passes; see StepMetrics for units. None: the algorithm has no value head."""
+    """What an update did, means over passes; see StepMetrics for units. None: there is no such thing in this update."""
 
     policy_loss: float
     value_loss: float | None
@@ -29,6 +29,8 @@ class UpdateStats:
     explained_variance: float | None
     gradient_norm: float
     passes_skipped: int
+    importance_mean: float | None
+    importance_max: float | None
 
 
 def make_optimizer(policy: Policy, settings: LearningSettings) -> torch.optim.Adam:
@@ -111,7 +113,7 @@ def _accumulate_gradient(
     for rows in rows_M.split(settings.micro_batch_size):
         seen = experience.at(rows)
         scores = policy.token_scores(seen.sequences_RS, seen.mask_RT, temperature, entropy=settings.entropy_weight > 0)
-        terms = algorithm.loss(scores, seen)
+        terms = _weighted(algorithm.loss(scores, seen), seen.importance_RT)
         loss = (terms.policy_RT * seen.weights_RT).sum() / mass
         if terms.value_RT is not None:
             loss = loss + terms.value_weight * (terms.value_RT * seen.weights_RT).sum() / mass
@@ -123,6 +125,13 @@ def _accumulate_gradient(
         sums += _sums(terms, scores.logprobs_BT.detach() - seen.logprobs_RT, seen, algorithm.passes.ratio_clip)
     by = torch.stack([mass, mass, tokens, tokens, tokens, tokens]).cpu()
     return _PassMeans(*(sums / by).tolist())
+
+
+def _weighted(terms: LossTerms, importance_RT: Tensor | None) -> LossTerms:
+    if importance_RT is None:
+        return terms
+    kl_RT = None if terms.kl_RT is None else terms.kl_RT * importance_RT
+    return replace(terms, policy_RT=terms.policy_RT * importance_RT, kl_RT=kl_RT)
 
 
 def _sums(terms: LossTerms, log_ratio_RT: Tensor, seen: Experience, ratio_clip: float | None) -> Tensor:
@@ -156,7 +165,7 @@ def _summarise(passes: list[_Pass], experience: Experience) -> UpdateStats:
     def mean(name: str) -> float:
         return float(sum(getattr(p.means, name) for p in passes) / len(passes))
 
-    critic = experience.values_RT is not None
+    critic, weights_RT = experience.values_RT is not None, experience.importance_RT
     return UpdateStats(
         policy_loss=mean("policy_loss"),
         value_loss=mean("value_loss") if critic else None,
@@ -167,6 +176,8 @@ def _summarise(passes: list[_Pass], experience: Experience) -> UpdateStats:
         explained_variance=_explained_variance(experience),
         gradient_norm=sum(p.gradient_norm for p in passes) / len(passes),
         passes_skipped=sum(p.skipped for p in passes),
+        importance_mean=None if weights_RT is None else float(masked_mean(weights_RT, experience.mask_RT)),
+        importance_max=None if weights_RT is None else float(weights_RT[experience.mask_RT > 0].max()),
     )
 
 
