@@ -95,7 +95,7 @@ def read_plan(folder: Path) -> Plan:
 
 
 def write_plan(plan: Plan) -> None:
-    """Write run.yaml and up.json where the run is new; compare where it is not.
+    """Write run.yaml and up.json where the run is new; compare where it is not. Who is told of a run may change.
 
     Raises:
         CommandError: the run exists with other settings, or the folder cannot be written.
@@ -108,7 +108,8 @@ def write_plan(plan: Plan) -> None:
                 f"started with, or start another run with `--run NAME`; `fabula up --run {plan.run} "
                 f"--runs-dir {plan.folder.parent}` alone continues it as it is"
             )
-        return
+        if known.settings.tracking == plan.settings.tracking:
+            return
     try:
         plan.folder.mkdir(parents=True, exist_ok=True)
         options = {"teacher": plan.teacher, "eval_data": str(plan.eval_data) if plan.eval_data else None}
@@ -197,13 +198,13 @@ def checked_eval_data(folder: Path | None) -> Path | None:
 
 def _identity(settings: RunSettings, teacher: str, eval_data: Path | None) -> str:
     """6 hexadecimal digits over all that decides the run's outcome: the same command finds its run again."""
-    parts = (settings.model_dump_json(), teacher, str(eval_data or ""))
+    parts = (settings.decisive_json, teacher, str(eval_data or ""))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:6]
 
 
 def _facts(plan: Plan) -> dict[str, Any]:
     return {
-        **plan.settings.model_dump(mode="json"),
+        **plan.settings.model_dump(mode="json", exclude={"tracking"}),
         "teacher": plan.teacher,
         "eval_data": str(plan.eval_data) if plan.eval_data else "generated items",
     }

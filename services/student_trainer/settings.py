@@ -151,8 +151,15 @@ class EvaluationSettings(Settings):
     checkpoints: Literal["ends", "all"] = Field(default="all", description="`ends`: before and after interaction only.")
 
 
+class TrackingSettings(Settings):
+    """Who is told of the run while it works, besides its own records. No part of what decides its result."""
+
+    trackers: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
+    project: str = Field(default="fabula", min_length=1, description="Name of the project in wandb and trackio.")
+
+
 class RunSettings(Settings):
-    """Everything that decides a run's result."""
+    """Everything that decides a run's result, and who is told of it."""
 
     preset: str = "paper"
     seed: int = Field(default=42, ge=0)
@@ -163,6 +170,7 @@ class RunSettings(Settings):
     pretrain: PretrainSettings = PretrainSettings()
     interact: InteractSettings = InteractSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    tracking: TrackingSettings = TrackingSettings()
 
     @model_validator(mode="after")
     def _lengths_fit_the_context(self) -> Self:
@@ -178,6 +186,11 @@ class RunSettings(Settings):
         return self
 
     @property
+    def decisive_json(self) -> str:
+        """The settings that decide the result, as JSON."""
+        return self.model_dump_json(exclude={"tracking"})
+
+    @property
     def hash(self) -> str:
-        """6 hexadecimal digits over all settings: the same command finds its run again."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:6]
+        """6 hexadecimal digits over the settings that decide the result: the same command finds its run again."""
+        return hashlib.sha256(self.decisive_json.encode()).hexdigest()[:6]
