@@ -26,6 +26,7 @@ from fabula_proto.verdicts import (
     VerdictStatus,
     stories_digest,
 )
+from fabula_proto.watching import Alarm, AlarmAction, CanaryCheck, HeldOutCheck, Watch
 
 __all__ = [
     "CHECKPOINTS_STREAM",
@@ -34,10 +35,14 @@ __all__ = [
     "REPORTS_STREAM",
     "STORIES_STREAM",
     "TEACHERS_GROUP",
+    "Alarm",
+    "AlarmAction",
+    "CanaryCheck",
     "CheckpointReady",
     "CriterionScore",
     "EvaluationReport",
     "FieldError",
+    "HeldOutCheck",
     "Measure",
     "Message",
     "PretrainMetrics",
@@ -54,6 +59,7 @@ __all__ = [
     "TeacherIdentity",
     "Verdict",
     "VerdictStatus",
+    "Watch",
     "scores_stream",
     "stories_digest",
 ]

@@ -31,6 +31,13 @@ class StoryBatch(Message):
     request_id: str | None = Field(
         default=None, min_length=1, max_length=128, description="Names this work in every service's log."
     )
+    teacher: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        description="Name of the teacher that shall judge, see GET /teachers; none: the run's, else the service's own.",
+    )
+    fresh: bool = Field(default=False, description="Judge anew: no verdict that is remembered from before will do.")
 
     @model_validator(mode="after")
     def _ids_are_unique(self) -> Self:
@@ -40,8 +47,12 @@ class StoryBatch(Message):
 
     @property
     def digest(self) -> str:
-        """Identifies the stories themselves, so that verdicts of another text are never taken for these."""
-        return stories_digest(self.stories)
+        """Identifies what is asked: the stories, and who shall judge them where the batch says so.
+
+        Verdicts of another text, or of another teacher than was named, are never taken for these.
+        """
+        asked = f"{self.teacher or ''}{' fresh' if self.fresh else ''}"
+        return stories_digest(self.stories, asked)
 
     @property
     def key(self) -> str:
@@ -55,7 +66,7 @@ class ScoredBatch(Message):
     run: str
     step: int = Field(ge=0)
     chunk: int = Field(ge=0)
-    digest: str = Field(description="`StoryBatch.digest` of the stories that were judged.")
+    digest: str = Field(description="`StoryBatch.digest` of the batch that was judged.")
     verdicts: tuple[Verdict, ...] = Field(min_length=1)
     teacher: TeacherIdentity
     worker: str = Field(description="Name of the teacher process that judged.")

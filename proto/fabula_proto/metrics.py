@@ -1,10 +1,11 @@
-"""Lines of a run's metrics.jsonl: one a pretraining interval, one an interaction update."""
+"""Lines of a run's metrics.jsonl: one a pretraining interval, one an interaction update. An alarm is a third kind."""
 
 from typing import Literal
 
 from pydantic import Field
 
 from fabula_proto.base import Message
+from fabula_proto.watching import Watch
 
 
 class PretrainMetrics(Message):
@@ -27,7 +28,7 @@ class StepMetrics(Message):
     phase: Literal["interact"] = "interact"
     run: str
     step: int = Field(ge=0, description="Update, from 0.")
-    policy_version: int = Field(ge=0, description="Updates the writing policy had seen; equals step at lag 0.")
+    policy_version: int = Field(ge=0, description="Updates the writing policy had seen; max(0, step - lag).")
     # stories and verdicts
     stories: int = Field(ge=1)
     verdicts_ok: int = Field(ge=0)
@@ -69,6 +70,12 @@ class StepMetrics(Message):
     words_spent: int = Field(ge=0, description="Prompt and teacher words: what the word budget counts.")
     # time
     write_s: float = Field(ge=0.0)
-    wait_for_teacher_s: float = Field(ge=0.0)
+    wait_for_teacher_s: float = Field(ge=0.0, description="Time in which the student had nothing to do.")
+    wait_for_student_s: float = Field(
+        default=0.0,
+        ge=0.0,
+        description="Time since the last update's verdicts in which the teacher had no story of this run to judge.",
+    )
     learn_s: float = Field(ge=0.0)
     seconds: float = Field(ge=0.0)
+    watch: Watch | None = Field(default=None, description="What the guards saw; none in runs older than the guards.")

@@ -141,13 +141,17 @@ def duplicate_ids(stories: Sequence[Story]) -> list[str]:
     return sorted({a for a, b in pairwise(ids) if a == b})
 
 
-def stories_digest(stories: Sequence[Story]) -> str:
-    """16 hexadecimal digits over ids, prompts and texts in order: says whether two batches hold the same stories."""
+def stories_digest(stories: Sequence[Story], asked: str = "") -> str:
+    """16 hexadecimal digits over ids, prompts and texts in order: says whether two batches hold the same stories.
+
+    `asked` says what is wanted of them; where it is given, it counts.
+    """
     digest = hashlib.sha256()
     for story in stories:
         for part in (story.id, story.prompt, story.text):
             encoded = part.encode("utf-8", errors="surrogatepass")
             digest.update(len(encoded).to_bytes(8, "big") + encoded)
+    digest.update(asked.encode("utf-8", errors="surrogatepass"))
     return digest.hexdigest()[:16]
 
 

@@ -78,13 +78,19 @@ class Desk:
         return () if isinstance(self._judge.prepare(screened), Verdict) else self._judge.prompts(screened)
 
     def admit(
-        self, stories: Sequence[Story], *, patient: bool = False, stop: threading.Event | None = None
+        self,
+        stories: Sequence[Story],
+        *,
+        patient: bool = False,
+        fresh: bool = False,
+        stop: threading.Event | None = None,
     ) -> "Admission":
         """Take stories in: remembered verdicts are looked up, the others made ready and put in line.
 
         Args:
             stories: any number.
             patient: wait for room where there is none, until `stop` is set.
+            fresh: look nothing up; what is judged now takes the place of what was remembered.
 
         Raises:
             BusyError: there is no room, and the caller is not patient.
@@ -92,7 +98,9 @@ class Desk:
         """
         if stories and not patient:
             self._batcher.turn_away_if_full()
-        known = self._cache.get_many(self._remembered_as, stories) if self._cache else [None] * len(stories)
+        known: Sequence[Verdict | None] = [None] * len(stories)
+        if self._cache and not fresh:
+            known = self._cache.get_many(self._remembered_as, stories)
         prepared = [verdict or self._outer.prepare(story) for story, verdict in zip(stories, known, strict=True)]
         asked = [item for item in prepared if isinstance(item, Asked)]
         ticket = self._batcher.submit(asked, patient=patient, stop=stop)
@@ -187,12 +195,19 @@ class Panel:
         """What all of them judge by."""
         return self._first.rubric
 
-    def admit(self, stories: Sequence[Story], *, patient: bool = False, stop: threading.Event | None = None) -> Work:
+    def admit(
+        self,
+        stories: Sequence[Story],
+        *,
+        patient: bool = False,
+        fresh: bool = False,
+        stop: threading.Event | None = None,
+    ) -> Work:
         """Take stories in at every desk, or at none; see `Desk.admit`."""
         admissions: dict[str, Admission] = {}
         try:
             for name, desk in self._desks.items():
-                admissions[name] = desk.admit(stories, patient=patient, stop=stop)
+                admissions[name] = desk.admit(stories, patient=patient, fresh=fresh, stop=stop)
         except BaseException:
             for admission in admissions.values():
                 admission.ticket.cancel()

@@ -35,8 +35,9 @@ HOLD_S = 2.0  # between two questions to a judge that is away for a while
 class QueueWorker:
     """Serves the story queue until it is told to stop, with as many batches in hand as the judge has lanes.
 
-    A batch is judged by the teachers that its run asked for (see `Assignments`), else by the service's own. While a
-    judge is away for a while, as when its server restarts, the batch is held and not given up.
+    A batch is judged by the teacher that it names, else by those that its run asked for (see `Assignments`), else by
+    the service's own. While a judge is away for a while, as when its server restarts, the batch is held and not given
+    up.
 
     Raises:
         ValueError: `redis_url` is not an address of a Redis server.
@@ -157,8 +158,8 @@ class QueueWorker:
         """
         while True:
             try:
-                panel = self._registry.panel(self._assignments.of(batch.run), wait_s=RECONNECT_S)
-                judged = panel.admit(batch.stories, patient=True).finish()
+                panel = self._registry.panel(self._names(batch), wait_s=RECONNECT_S)
+                judged = panel.admit(batch.stories, patient=True, fresh=batch.fresh).finish()
             except JudgeUnavailableError as error:
                 if not error.passing or self._stop.is_set():
                     raise
@@ -167,6 +168,8 @@ class QueueWorker:
                 self._held = str(error)
                 self._stop.wait(HOLD_S)
             except UnknownTeacherError as error:
+                if batch.teacher is not None:
+                    return self._nobody(batch, str(error))
                 raise JudgeUnavailableError(
                     f"run {batch.run!r} asked for its teachers by PUT /runs/{batch.run}/teachers, and {error}"
                 ) from error
@@ -174,15 +177,26 @@ class QueueWorker:
                 self._held = None
                 return judged
 
+    def _names(self, batch: StoryBatch) -> tuple[str, ...]:
+        return self._assignments.of(batch.run) if batch.teacher is None else (batch.teacher,)
+
+    def _nobody(self, batch: StoryBatch, reason: str) -> Judged:
+        """The answer to a batch for a teacher that nobody here has, as over HTTP at once: waiting would not help."""
+        return Judged(
+            verdicts=_failed(batch, reason),
+            identity=self._registry.own.desk().identity,
+            members={},
+            queue_s=0.0,
+            inference_s=0.0,
+        )
+
     def _give_up(self, batch: StoryBatch, error: str) -> ScoredBatch:
         """The answer to a batch that could not be judged: its sender must not wait for ever."""
-        reason = f"given up by the queue: {error}"[:500]
-        verdicts = [Verdict(story_id=story.id, status=VerdictStatus.FAILED, reason=reason) for story in batch.stories]
         try:
-            identity = self._registry.panel(self._assignments.of(batch.run)).identity
-        except (JudgeUnavailableError, UnknownTeacherError, TransportError):
+            identity = self._registry.panel(self._names(batch)).identity
+        except (JudgeUnavailableError, UnknownTeacherError, TransportError, ValueError):
             identity = self._registry.own.desk().identity
-        return self._scored(batch, tuple(verdicts), identity, 0.0)
+        return self._scored(batch, _failed(batch, f"given up by the queue: {error}"), identity, 0.0)
 
     def _scored(
         self, batch: StoryBatch, verdicts: tuple[Verdict, ...], identity: TeacherIdentity, seconds: float
@@ -198,3 +212,9 @@ class QueueWorker:
             seconds=seconds,
             request_id=batch.request_id,
         )
+
+
+def _failed(batch: StoryBatch, reason: str) -> tuple[Verdict, ...]:
+    return tuple(
+        Verdict(story_id=story.id, status=VerdictStatus.FAILED, reason=reason[:500]) for story in batch.stories
+    )
