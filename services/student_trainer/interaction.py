@@ -11,12 +11,13 @@ from pathlib import Path
 
 import torch
 
-from fabula_proto import ScoredBatch, StepMetrics, Story, StoryBatch, Verdict
+from fabula_proto import ScoredBatch, StepMetrics, Verdict
 from services.student_trainer import checkpoints, interaction_state
 from services.student_trainer.advantages import masked_mean
 from services.student_trainer.algorithms import make_algorithm
 from services.student_trainer.algorithms.experience import Experience, JudgedStories
 from services.student_trainer.algorithms.updating import UpdateStats, update
+from services.student_trainer.in_flight import Writer
 from services.student_trainer.interaction_state import InteractionState
 from services.student_trainer.ledger import BudgetSpentError
 from services.student_trainer.records import StoryRow, append_metrics, write_stories_part
@@ -28,14 +29,12 @@ from services.student_trainer.rewards import (
     story_rewards,
     usable_reward,
 )
-from services.student_trainer.rollout import Rollout, join, write_stories
+from services.student_trainer.rollout import Rollout
 from services.student_trainer.run_folder import RunFolder
 from services.student_trainer.settings import RunSettings
 from services.student_trainer.step_records import StepTimes, step_metrics, story_rows
-from services.student_trainer.story_queue import StoryQueue
+from services.student_trainer.story_queue import Verdicts
 from services.student_trainer.words import count_words
-
-MAX_REQUEST_ID = 128  # of StoryBatch
 
 
 class TeacherFailedError(RuntimeError):
@@ -55,7 +54,7 @@ class Watcher:
     should_stop: Callable[[], bool]
 
 
-def interact(folder: RunFolder, settings: RunSettings, start: Path, queue: StoryQueue, watcher: Watcher) -> Path:
+def interact(folder: RunFolder, settings: RunSettings, start: Path, queue: Verdicts, watcher: Watcher) -> Path:
     """Learn from a teacher until the word budget is spent, from `start` or from where an earlier call got to.
 
     Returns:
@@ -74,7 +73,8 @@ def interact(folder: RunFolder, settings: RunSettings, start: Path, queue: Story
     state = interaction_state.begin_or_resume(folder, settings, start)
     loop = _Loop(folder, settings, state, queue, watcher)
     try:
-        while loop.affordable():
+        loop.send_again()
+        while loop.write_ahead():
             loop.step()
     except (StopRequestedError, RuntimeError):
         if loop.consistent:
@@ -89,7 +89,7 @@ class _Loop:
     """One run's interaction; `consistent` says that state and records agree, so that the state may be saved."""
 
     def __init__(
-        self, folder: RunFolder, settings: RunSettings, state: InteractionState, queue: StoryQueue, watcher: Watcher
+        self, folder: RunFolder, settings: RunSettings, state: InteractionState, queue: Verdicts, watcher: Watcher
     ) -> None:
         self.folder = folder
         self.settings = settings
@@ -104,85 +104,66 @@ class _Loop:
             missing_end_penalty(reward.missing_end_weight),
         )
         self.prompt_words = count_words(settings.interact.prompt)
+        self.writer = Writer(folder.run, settings.seed, settings.interact, state.tokenizer)
         self.consistent = True
+        self.write_s = 0.0
         self.saved_at = time.monotonic()
 
-    def affordable(self) -> bool:
-        """Whether the ledger can pay for another batch."""
-        options = self.settings.interact
-        ledger = self.state.ledger
+    def send_again(self) -> None:
+        """Ask for the verdicts of what was in flight when the state was saved; those that have come stay."""
+        for written in self.state.in_flight:
+            for batch in written.batches:
+                self.queue.send(batch)
+
+    def write_ahead(self) -> bool:
+        """Write `lag` steps ahead of the one to learn from next, as far as the budget goes; whether there is one.
+
+        Step t + lag is written when t updates are done, at the start all of them by the policy of update 0.
+        """
+        started = time.perf_counter()
+        state = self.state
+        while len(state.in_flight) <= self.settings.interact.lag and self._affordable(len(state.in_flight) + 1):
+            self._stop_if_asked()
+            step = state.step + len(state.in_flight)
+            state.in_flight.append(self.writer.write(state.policy.model, step, state.step, self.queue.send))
+        self.write_s = time.perf_counter() - started
+        return bool(state.in_flight)
+
+    def _affordable(self, steps: int) -> bool:
+        """Whether the ledger can pay for so many steps, those in flight included."""
+        options, ledger = self.settings.interact, self.state.ledger
         try:
-            ledger.reserve(ledger.cost(options.batch_size, self.prompt_words, options.teacher_words_per_story))
+            ledger.reserve(ledger.cost(steps * options.batch_size, self.prompt_words, options.teacher_words_per_story))
         except BudgetSpentError:
             return False
         return True
 
     def step(self) -> None:
-        """Write, score, reward, advantage, update, record, save."""
+        """Score, reward, advantage, update, record, save; what is learned from has been written."""
         started = time.perf_counter()
         self._stop_if_asked()
-        rollout, batches = self._write_and_send()
-        written = time.perf_counter()
-        scored = self.queue.collect(batches, self.settings.interact.verdict_timeout_s, self._stop_if_asked)
+        written = self.state.in_flight[0]
+        collected = self.queue.collect(written.batches, self.settings.interact.verdict_timeout_s, self._stop_if_asked)
         judged = time.perf_counter()
-        verdicts = self._enough_verdicts(scored)
-        experience, rewards_B = self._experience(rollout, verdicts)
+        verdicts = self._enough_verdicts(collected.scored)
+        experience, rewards_B = self._experience(written.rollout, verdicts)
         self.consistent = False
-        stats = self._update(experience, rollout)
+        stats = self._update(experience, written.rollout)
         learned = time.perf_counter()
-        rows = story_rows(rollout, batches, scored, rewards_B, experience)
-        times = StepTimes(write_s=written - started, wait_for_teacher_s=judged - written, learn_s=learned - judged)
-        metrics = step_metrics(self.folder.run, self.state, rows, experience, stats, times)
+        rows = story_rows(written, collected.scored, rewards_B, experience)
+        times = StepTimes(self.write_s, judged - started, collected.wait_for_student_s, learned - judged)
+        metrics = step_metrics(self.folder.run, self.state, written, rows, experience, stats, times)
         self._record(metrics, rows)
         self.consistent = True
         self._save_when_due()
         self.watcher.on_step(metrics, rows)
-
-    def _write_and_send(self) -> tuple[Rollout, list[StoryBatch]]:
-        """Each chunk goes to the teacher while the next one is being written."""
-        options, step = self.settings.interact, self.state.step
-        chunks = [
-            list(range(first, min(first + options.chunk_size, options.batch_size)))
-            for first in range(0, options.batch_size, options.chunk_size)
-        ]
-        rollouts, batches = [], []
-        for number, indices in enumerate(chunks):
-            rollout = write_stories(
-                self.state.policy.model,
-                self.state.tokenizer,
-                options.prompt,
-                seed=self.settings.seed,
-                step=step,
-                indices=indices,
-                max_new_tokens=options.max_new_tokens,
-                temperature=options.temperature,
-            )
-            stories = tuple(
-                Story(id=f"{step}-{index}", prompt=options.prompt, text=text)
-                for index, text in zip(indices, rollout.texts, strict=True)
-            )
-            batch = StoryBatch(
-                run=self.folder.run,
-                step=step,
-                chunk=number,
-                chunks=len(chunks),
-                policy_version=step,
-                stories=stories,
-                request_id=f"{self.folder.run}/{step}/{number}"[-MAX_REQUEST_ID:],
-            )
-            self.queue.send(batch)
-            rollouts.append(rollout)
-            batches.append(batch)
-        return join(rollouts, self.state.tokenizer.pad_token_id), batches
 
     def _enough_verdicts(self, scored: list[ScoredBatch]) -> list[Verdict]:
         verdicts = [verdict for batch in scored for verdict in batch.verdicts]
         failed = [verdict for verdict in verdicts if usable_reward(verdict) is None]
         limit = self.settings.interact.max_failed_share
         if len(failed) > limit * len(verdicts) or len(failed) == len(verdicts):
-            self.queue.forget(
-                self.state.step
-            )  # or the next start would find these very failures instead of asking again
+            self.queue.discard()  # or the next start would find these very failures instead of asking again
             raise TeacherFailedError(
                 f"{len(failed)} of {len(verdicts)} stories of step {self.state.step} have no verdict "
                 f"(interact.max_failed_share is {limit:g}); the first says: {failed[0].reason}. "
@@ -219,6 +200,7 @@ class _Loop:
             sum(count_words(text) for text in rollout.texts),
         )
         state.step += 1
+        state.in_flight.pop(0)
         return stats
 
     def _record(self, metrics: StepMetrics, rows: list[StoryRow]) -> None:

@@ -10,6 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from services.student_trainer import checkpoints
 from services.student_trainer.algorithms import make_algorithm
 from services.student_trainer.algorithms.updating import make_optimizer
+from services.student_trainer.in_flight import Writer, WrittenStep, to_saved
 from services.student_trainer.kl import KLController
 from services.student_trainer.learning_settings import KLSettings
 from services.student_trainer.ledger import Ledger
@@ -33,6 +34,7 @@ class InteractionState:
     ledger: Ledger
     step: int
     milestone: int
+    in_flight: list[WrittenStep]
 
 
 def begin_or_resume(folder: RunFolder, settings: RunSettings, start: Path) -> InteractionState:
@@ -67,9 +69,10 @@ def begin_or_resume(folder: RunFolder, settings: RunSettings, start: Path) -> In
         ledger=Ledger(budget=settings.interact.word_budget),
         step=0,
         milestone=0,
+        in_flight=[],
     )
     if saved is not None:
-        _restore(state, saved, settings)
+        _restore(state, saved, settings, folder.run)
     rewind_metrics(folder.metrics, state.step)
     rewind_stories(folder.stories, state.step)
     state.ledger.write(folder.ledger)
@@ -89,6 +92,7 @@ def save(path: Path, folder: RunFolder, settings: RunSettings, state: Interactio
             "milestone": state.milestone,
             "kl_coefficient": state.kl.coefficient,
             "ledger": state.ledger.model_dump(),
+            "in_flight": [to_saved(written) for written in state.in_flight],
             "algorithm": settings.interact.algorithm,
             "optimizer": state.optimizer.state_dict(),
             **({} if value_head is None else {"value_head": value_head.state_dict()}),
@@ -121,7 +125,7 @@ def _furthest(folder: RunFolder, start: Path) -> Path | None:
     return max(saved, key=lambda path: int(checkpoints.facts(path)["step"]), default=None)
 
 
-def _restore(state: InteractionState, saved: Path, settings: RunSettings) -> None:
+def _restore(state: InteractionState, saved: Path, settings: RunSettings, run: str) -> None:
     data = checkpoints.load_state(saved)
     if (written_by := data.get("algorithm", "ppo")) != settings.interact.algorithm:
         raise checkpoints.CheckpointError(
@@ -135,6 +139,8 @@ def _restore(state: InteractionState, saved: Path, settings: RunSettings) -> Non
     state.ledger = Ledger.model_validate(data["ledger"])
     state.step = data["step"]
     state.milestone = data["milestone"]
+    writer = Writer(run, settings.seed, settings.interact, state.tokenizer)
+    state.in_flight = [writer.restore(written, state.policy.model.device) for written in data["in_flight"]]
 
 
 def _controller(settings: KLSettings, coefficient: float) -> KLController:

@@ -11,6 +11,8 @@ from pydantic import BaseModel
 from fabula_proto import ScoredBatch, Story, Verdict
 from services.student_trainer.files import write_atomically
 
+PROBABILITIES = "probabilities_"  # and a criterion: the column with the probabilities of its levels
+
 
 @dataclass(frozen=True)
 class StoryRow:
@@ -69,7 +71,9 @@ def write_stories_part(
 ) -> Path:
     """Write one update's stories as one Parquet file, all or nothing.
 
-    `total`, `teacher_reward`, `reward` and `score_<criterion>` are null where the verdict is not ok.
+    Of each criterion the mean level, `score_<criterion>`, and the probabilities of its levels,
+    `probabilities_<criterion>`. These, `total`, `teacher_reward`, `coverage` and `reward` are null where the verdict is
+    not ok. Numbers are as exact as the trainer had them: a replay learns from them.
     """
     columns: dict[str, tuple[pa.DataType, list[object]]] = {
         "run": (pa.string(), [run] * len(rows)),
@@ -83,16 +87,19 @@ def write_stories_part(
         "tokens": (pa.int32(), [r.tokens for r in rows]),
         "ended": (pa.bool_(), [r.ended for r in rows]),
         "status": (pa.string(), [r.verdict.status.value for r in rows]),
-        "total": (pa.float32(), [r.verdict.total for r in rows]),
-        "teacher_reward": (pa.float32(), [r.verdict.reward for r in rows]),
+        "total": (pa.float64(), [r.verdict.total for r in rows]),
+        "teacher_reward": (pa.float64(), [r.verdict.reward for r in rows]),
+        "coverage": (pa.float64(), [r.verdict.coverage for r in rows]),
         "reward": (pa.float32(), [r.reward for r in rows]),
         "kl": (pa.float32(), [r.kl for r in rows]),
         "flags": (pa.list_(pa.string()), [list(r.verdict.flags) for r in rows]),
         "reason": (pa.string(), [r.verdict.reason for r in rows]),
     }
     for name in criteria:
-        means = [None if r.verdict.criteria is None else r.verdict.criteria[name].mean for r in rows]
-        columns[f"score_{name}"] = (pa.float32(), list(means))
+        scores = [None if r.verdict.criteria is None else r.verdict.criteria[name] for r in rows]
+        columns[f"score_{name}"] = (pa.float64(), [None if s is None else s.mean for s in scores])
+        levels = [None if s is None else s.probabilities for s in scores]
+        columns[f"{PROBABILITIES}{name}"] = (pa.list_(pa.float64()), list(levels))
     for name in ("backend", "model", "revision", "rubric", "rubric_version", "rubric_hash", "mode"):
         columns[f"teacher_{name}"] = (pa.string(), [getattr(r.batch.teacher, name) for r in rows])
     columns["worker"] = (pa.string(), [r.batch.worker for r in rows])

@@ -30,8 +30,8 @@ class SameWeights:
 class Replay:
     """What a replay came to.
 
-    `differs_at`: the first update whose stories' KL is not the recorded one to the bit. Where a replay that was
-    stopped goes on, the updates before that are not looked at again.
+    `differs_at`: the first update whose stories' KL or reward is not the recorded one to the bit. Where a replay that
+    was stopped goes on, the updates before that are not looked at again.
     """
 
     updates: int
@@ -54,13 +54,14 @@ def replay(
         ConfigError: run.yaml cannot be read.
     """
     settings, start = _prepared(recorded, to)
-    queue = RecordedVerdicts(recorded.stories, settings.interact)
+    queue = RecordedVerdicts(recorded.stories)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     differs: list[int] = []
 
     def followed(metrics: StepMetrics, rows: list[StoryRow]) -> None:
-        if any(np.float32(row.kl) != np.float32(queue.row(row.story.id)["kl"]) for row in rows):
+        known = [queue.row(row.story.id) for row in rows]
+        if [(_float32(row.kl), row.reward) for row in rows] != [(_float32(was["kl"]), was["reward"]) for was in known]:
             differs.append(metrics.step)
         on_step(metrics, rows)
 
@@ -94,6 +95,11 @@ def _prepared(recorded: RunFolder, to: RunFolder) -> tuple[RunSettings, Path]:
     elif not to.config.exists() or to.config.read_text(encoding="utf-8") != written:
         raise ReplayError(f"{to.path} holds something else than a replay of {recorded.run}; choose another place")
     return settings, places[0]
+
+
+def _float32(value: float) -> float:
+    """As the table of stories holds it."""
+    return float(np.float32(value))
 
 
 def _same_weights(recorded: RunFolder, to: RunFolder) -> Iterator[SameWeights]:

@@ -1,6 +1,6 @@
 """Writing stories from a prompt, one random stream a story."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +32,18 @@ class Rollout:
         """Prompt and response, [B, P + T]."""
         prompt_BP = self.prompt_P[None].expand(len(self.texts), -1)
         return torch.cat([prompt_BP, self.responses_BT], dim=1)
+
+    def saved(self) -> dict[str, Tensor]:
+        """Its tensors, on the CPU; the texts follow from them."""
+        return {name: value.cpu() for name, value in vars(self).items() if name != "texts"}
+
+    @classmethod
+    def restored(
+        cls, saved: Mapping[str, Tensor], tokenizer: PreTrainedTokenizerBase, device: torch.device
+    ) -> "Rollout":
+        """The rollout that `saved` came from, on `device`."""
+        texts = _texts(tokenizer, saved["responses_BT"], saved["mask_BT"] > 0)
+        return cls(**{name: value.to(device) for name, value in saved.items()}, texts=texts)
 
 
 def write_stories(

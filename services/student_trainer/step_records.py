@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fabula_proto import ScoredBatch, StepMetrics, StoryBatch
+from fabula_proto import ScoredBatch, StepMetrics
 from services.student_trainer.algorithms.experience import Experience
 from services.student_trainer.algorithms.updating import UpdateStats
+from services.student_trainer.in_flight import WrittenStep
 from services.student_trainer.interaction_state import InteractionState
 from services.student_trainer.records import StoryRow
 from services.student_trainer.rewards import usable_reward
-from services.student_trainer.rollout import Rollout
 from services.student_trainer.words import count_words
 
 
@@ -21,12 +21,12 @@ class StepTimes:
 
     write_s: float
     wait_for_teacher_s: float
+    wait_for_student_s: float
     learn_s: float
 
 
 def story_rows(
-    rollout: Rollout,
-    batches: Sequence[StoryBatch],
+    written: WrittenStep,
     scored: Sequence[ScoredBatch],
     rewards_B: Tensor,
     experience: Experience,
@@ -34,9 +34,10 @@ def story_rows(
     """Stories with their verdicts, in story order."""
     judged = [
         (story, verdict, result)
-        for batch, result in zip(batches, scored, strict=True)
+        for batch, result in zip(written.batches, scored, strict=True)
         for story, verdict in zip(batch.stories, result.verdicts, strict=True)
     ]
+    rollout = written.rollout
     tokens, ended, kl = rollout.mask_BT.sum(dim=1).tolist(), rollout.ended_B.tolist(), experience.kl_B.tolist()
     return [
         StoryRow(
@@ -57,6 +58,7 @@ def story_rows(
 def step_metrics(
     run: str,
     state: InteractionState,
+    written: WrittenStep,
     rows: Sequence[StoryRow],
     experience: Experience,
     stats: UpdateStats,
@@ -67,8 +69,8 @@ def step_metrics(
     ledger = state.ledger
     return StepMetrics(
         run=run,
-        step=state.step - 1,
-        policy_version=state.step - 1,
+        step=written.step,
+        policy_version=written.policy_version,
         stories=len(rows),
         verdicts_ok=len(ok),
         verdicts_failed=len(rows) - len(ok),
