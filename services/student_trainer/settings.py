@@ -23,6 +23,7 @@ from services.student_trainer.learning_settings import (
 )
 
 GRAMMAR = "grammar"
+TrackerName = Literal["tensorboard", "trackio", "wandb"]
 
 
 class CorpusSettings(Settings):
@@ -154,8 +155,9 @@ class EvaluationSettings(Settings):
 class TrackingSettings(Settings):
     """Who is told of the run while it works, besides its own records. No part of what decides its result."""
 
-    trackers: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
+    trackers: tuple[TrackerName, ...] = ()
     project: str = Field(default="fabula", min_length=1, description="Name of the project in wandb and trackio.")
+    close_s: float = Field(default=30.0, gt=0, description="Longest wait for trackers at the end, in seconds.")
 
 
 class RunSettings(Settings):
