@@ -1,4 +1,4 @@
-"""`fabula ledger`, `runs`, `rescore` and `replay`: what can be asked of runs that are there. See docs/runs.md."""
+"""`fabula ledger`, `runs`, `rescore`, `replay` and `track`: what can be done with runs that are there."""
 
 import json
 from pathlib import Path
@@ -107,6 +107,23 @@ def replay(
         replays.show(report, _console())
     if not report.exact:
         raise typer.Exit(1)
+
+
+@runs_app.command()
+def track(
+    run_dir: RunDir,
+    to: Annotated[
+        list[str] | None,
+        typer.Option(help="tensorboard, trackio or wandb; may be repeated. Left out: those of the run's own settings."),
+    ] = None,
+) -> None:
+    """Tell trackers of a run that is over, or what they missed of it. See docs/tracking.md.
+
+    While a run works it does so itself: fabula up --set tracking.trackers=[tensorboard]
+    """
+    from services.local import tracking
+
+    tracking.track(run_dir, tuple(to or ()), _console())
 
 
 def _console(*, stderr: bool = False) -> "Console":

@@ -17,11 +17,12 @@ from services.local.run_files import RUN_FILE, Facts, Metrics, RunFiles
 from services.local.sessions import FILE as SESSIONS
 from services.local.sessions import Sessions
 from services.local.table import plain_table
+from services.student_trainer.folder_lock import TRAINER_LOCK
 
 LAST_UPDATES = 10  # as arXiv 2509.15714 averages
 TEACHER_WIDTH = 40  # of a column; the model's folder may be long
 LOCK = "up.lock"
-OURS = {UP_FILE, LOCK, SESSIONS, "logs", "redis"}  # what a start may leave before it has written run.yaml
+OURS = {UP_FILE, LOCK, TRAINER_LOCK, SESSIONS, "logs", "redis"}  # what a start may leave before it has written run.yaml
 RECORDS = ("metrics.jsonl", "ledger.json", SESSIONS, RUN_FILE)
 
 State = Literal["failed start", "pretraining", "interacting", "stopped", "finished", "unreadable"]
@@ -113,9 +114,13 @@ def label_words(checkpoint: str) -> int | None:
 
 
 def in_use(folder: Path) -> bool:
-    """Whether a `fabula` command, or a child of one that was killed, holds the run."""
+    """Whether a `fabula` command, a child of one that was killed, or a trainer holds the run."""
+    return any(_is_locked(folder / name) for name in (LOCK, TRAINER_LOCK))
+
+
+def _is_locked(path: Path) -> bool:
     try:
-        with (folder / LOCK).open("rb") as lock:
+        with path.open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False

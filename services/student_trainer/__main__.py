@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -69,26 +70,33 @@ def _work(run_dir: Path, redis_url: str | None, style: ProgressStyle | None, pha
     from services.student_trainer.checkpoints import CheckpointError
     from services.student_trainer.config import ConfigError
     from services.student_trainer.corpus import CorpusError
+    from services.student_trainer.folder_lock import FolderInUseError, FolderLock
     from services.student_trainer.interaction import StopRequestedError, TeacherFailedError
     from services.student_trainer.rewards import UnknownCriterionError
     from services.student_trainer.run import Trainer
     from services.student_trainer.run_folder import RunFolder
     from services.student_trainer.story_queue import NoVerdictsError
+    from services.student_trainer.trackers import Trackers
 
     transformers_logging.disable_progress_bar()  # saving a checkpoint is one line of ours
     tty = style is ProgressStyle.TTY or (style is None and sys.stdout.isatty())
     streams = Streams(redis_url) if redis_url is not None else None
     try:
-        trainer = Trainer(RunFolder(run_dir.resolve()), stop, tty, streams)
-        trainer.announce_unmeasured()
-        if "pretrain" in phases:
-            trainer.pretrain()
-        if "interact" in phases:
-            trainer.interact()
+        folder = RunFolder(run_dir.resolve())
+        trainer = Trainer(folder, stop, tty, streams)
+        with ExitStack() as held:
+            if os.environ.get("RANK", "0") == "0":  # of the processes that a launcher starts, one holds the folder
+                held.enter_context(FolderLock(folder.path))
+                held.enter_context(Trackers(folder, trainer.settings.tracking, trainer.progress.say))
+            trainer.announce_unmeasured()
+            if "pretrain" in phases:
+                trainer.pretrain()
+            if "interact" in phases:
+                trainer.interact()
     except StopRequestedError:
         typer.echo("Stopped; the state is saved, and the same command goes on from here.")
         raise typer.Exit(EXIT_STOPPED) from None
-    except (ConfigError, CorpusError, CheckpointError, UnknownCriterionError) as error:
+    except (ConfigError, CorpusError, CheckpointError, FolderInUseError, UnknownCriterionError) as error:
         _fail(str(error), EXIT_USAGE)
     except (TeacherFailedError, NoVerdictsError, NotFiniteError, TransportError, OSError) as error:
         _fail(str(error), EXIT_FAILED)

@@ -1,0 +1,113 @@
+"""Trackers follow a run without being able to touch it: each is a process of its own that reads the run's records.
+
+The loop neither calls a tracker nor waits for one: it writes metrics.jsonl and stories/ as it does anyway. So a
+package that is missing, hangs, crashes or meddles with signals and random state costs a warning, and nothing is
+dropped in a queue: what a tracker misses it reads later.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from services.student_trainer.run_folder import RunFolder
+from services.student_trainer.settings import TrackingSettings
+from services.student_trainer.trackers_backends import tracking_folder
+
+ALARM_AFTER_S = 5.0  # a tracker whose trainer is gone ends itself; the trainer comes first, for it ends the whole group
+
+
+class _Running:
+    """One tracker's process, and the thread that says once what became of it."""
+
+    def __init__(self, folder: RunFolder, name: str, close_s: float, warn: Callable[[str], None]) -> None:
+        self.name = name
+        self.log = tracking_folder(folder) / f"{name}.log"
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "services.student_trainer.trackers_process", str(folder.path), name]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(  # noqa: S603 - our own module
+                [*command, str(close_s + ALARM_AFTER_S)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._warn = warn
+        self._late = False
+        self._watch = threading.Thread(target=self._report, daemon=True)
+        self._watch.start()
+
+    def ask_to_end(self) -> None:
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it ends well in that time; when it takes longer it is killed, with whatever it started."""
+        try:
+            self.process.wait(max(0.0, seconds))
+        except subprocess.TimeoutExpired:
+            self._late = True
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self._watch.join()
+        return self.process.returncode == 0
+
+    def _report(self) -> None:
+        status = self.process.wait()
+        if self._late:
+            self._warn(f"tracker {self.name} did not end in time and was stopped. {_cure(self.log)}")
+        elif status:
+            why = _last_line(self.log) or f"exit status {status}"
+            self._warn(f"tracker {self.name} stopped: {why}. The run goes on without it. {_cure(self.log)}")
+
+
+class Trackers:
+    """The settings' trackers, from entering to leaving; `warn` is told, once each, of those that fail.
+
+    Leaving takes at most `close_s` seconds. Nothing here raises.
+    """
+
+    def __init__(self, folder: RunFolder, settings: TrackingSettings, warn: Callable[[str], None]) -> None:
+        self._folder = folder
+        self._settings = settings
+        self._warn = warn
+        self._running: list[_Running] = []
+
+    def __enter__(self) -> Self:
+        for name in self._settings.trackers:
+            try:
+                self._running.append(_Running(self._folder, name, self._settings.close_s, self._warn))
+            except OSError as error:
+                self._warn(f"tracker {name} cannot be started: {error}. The run goes on without it.")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> bool:
+        """Have the trackers send the rest and end; whether all did."""
+        deadline = time.monotonic() + self._settings.close_s
+        for tracker in self._running:
+            tracker.ask_to_end()
+        ended = [
+            tracker.wait(deadline - time.monotonic()) and not tracker.process.returncode for tracker in self._running
+        ]
+        self._running = []
+        return all(ended)
+
+
+def _cure(log: Path) -> str:
+    return f"What it said: {log}; `fabula track {log.parent.parent}` tells it everything again"
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return lines[-1].strip().rstrip(".") if lines else ""
