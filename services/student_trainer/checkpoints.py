@@ -5,9 +5,7 @@ last thing, and renamed. A folder without a manifest is therefore never a checkp
 (optimiser, value head, controller, cursor) lies beside the model in `trainer_state/`, out of `from_pretrained`'s way.
 """
 
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +13,8 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from services.student_trainer.files import sha256, sync
 
 MANIFEST = "manifest.json"
 STATE = "trainer_state"
@@ -62,7 +62,7 @@ def verify(folder: Path) -> None:
             raise CheckpointError(
                 f"{folder} lacks {name}, which its manifest lists; restore it or delete the checkpoint"
             )
-        if (found := _sha256(path)) != expected:
+        if (found := sha256(path)) != expected:
             message = f"{path} has SHA-256 {found[:12]}, the manifest says {expected[:12]}; delete the checkpoint"
             raise CheckpointError(message)
 
@@ -89,12 +89,12 @@ def save(
     torch.save(dict(state), building / STATE / "state.pt")
     files = sorted(p for p in building.rglob("*") if p.is_file())
     for path in files:
-        _sync(path)
-    hashes = {p.relative_to(building).as_posix(): _sha256(p) for p in files}
+        sync(path)
+    hashes = {p.relative_to(building).as_posix(): sha256(p) for p in files}
     manifest = building / MANIFEST
     manifest.write_text(json.dumps({**facts, "sha256": hashes}, indent=2) + "\n", encoding="utf-8")
-    _sync(manifest)
-    _sync(building)
+    sync(manifest)
+    sync(building)
     if folder.exists():
         retired = folder.with_name(f".retired-{folder.name}")
         shutil.rmtree(retired, ignore_errors=True)
@@ -103,7 +103,7 @@ def save(
         shutil.rmtree(retired)
     else:
         building.rename(folder)
-    _sync(folder.parent)
+    sync(folder.parent)
     return folder
 
 
@@ -129,16 +129,3 @@ def facts(folder: Path) -> dict[str, Any]:
     manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     manifest.pop("sha256")
     return manifest
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

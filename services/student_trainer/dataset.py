@@ -17,6 +17,9 @@ from transformers import PreTrainedTokenizerBase
 _WORD = re.compile(r"\S+")
 DOCUMENTS_A_CALL = 1000
 
+Tokens = np.ndarray[tuple[int, int], np.dtype[np.int32]]
+Words = np.ndarray[tuple[int], np.dtype[np.int64]]
+
 
 @dataclass(frozen=True)
 class Blocks:
@@ -29,39 +32,52 @@ class Blocks:
         return self.tokens_NT.shape[0]
 
 
-def make_blocks(documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, block_tokens: int) -> Blocks:
-    """Tokenise and cut. Text that looks like a special token stays text."""
-    ids: list[np.ndarray[tuple[int], np.dtype[np.int32]]] = []
-    words: list[np.ndarray[tuple[int], np.dtype[np.int64]]] = []
-    for document_ids, document_words in _tokenise(documents, tokenizer):
-        ids.append(np.asarray([*document_ids, tokenizer.eos_token_id], dtype=np.int32))
-        words.append(np.asarray([*document_words, 0], dtype=np.int64))
-    tokens = np.concatenate(ids) if ids else np.zeros(0, dtype=np.int32)
-    counts = np.concatenate(words) if words else np.zeros(0, dtype=np.int64)
-    size = len(tokens) // block_tokens
-    used = size * block_tokens
-    return Blocks(
-        torch.from_numpy(tokens[:used].reshape(size, block_tokens)),
-        torch.from_numpy(counts[:used].reshape(size, block_tokens).sum(axis=1)),
-    )
+def make_blocks(
+    documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, block_tokens: int, at_most: int | None = None
+) -> Blocks:
+    """Tokenise and cut; `at_most` so many blocks. Text that looks like a special token stays text."""
+    tokens = [np.zeros((0, block_tokens), dtype=np.int32)]
+    words = [np.zeros(0, dtype=np.int64)]
+    for tokens_NT, words_N in cut(documents, tokenizer, block_tokens):
+        tokens.append(tokens_NT)
+        words.append(words_N)
+        if at_most is not None and sum(map(len, words)) >= at_most:
+            break
+    return Blocks(torch.from_numpy(np.concatenate(tokens)[:at_most]), torch.from_numpy(np.concatenate(words)[:at_most]))
+
+
+def cut(
+    documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, block_tokens: int
+) -> Iterator[tuple[Tokens, Words]]:
+    """The blocks, some at a time: tokens [N, T] and the words that end in each block [N]; N may be 0."""
+    tokens, words = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.int64)
+    for start in range(0, len(documents), DOCUMENTS_A_CALL):
+        ids, ends = [tokens], [words]
+        for document_ids, document_words in _tokenise(documents[start : start + DOCUMENTS_A_CALL], tokenizer):
+            ids.append(np.asarray([*document_ids, tokenizer.eos_token_id], dtype=np.int32))
+            ends.append(np.asarray([*document_words, 0], dtype=np.int64))
+        tokens, words = np.concatenate(ids), np.concatenate(ends)
+        size = len(tokens) // block_tokens
+        used = size * block_tokens
+        yield tokens[:used].reshape(size, block_tokens), words[:used].reshape(size, block_tokens).sum(axis=1)
+        tokens, words = tokens[used:], words[used:]
 
 
 def _tokenise(documents: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[list[int], list[int]]]:
     """Token ids of each document, and how many words end in each token."""
-    for start in range(0, len(documents), DOCUMENTS_A_CALL):
-        texts = list(documents[start : start + DOCUMENTS_A_CALL])
-        encoded = tokenizer(
-            texts,
-            add_special_tokens=False,
-            split_special_tokens=True,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-            verbose=False,
-        )
-        for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
-            word_ends = [match.end() for match in _WORD.finditer(text)]
-            words_until = np.searchsorted(word_ends, [end for _, end in offsets], side="right")
-            yield ids, np.diff(words_until, prepend=0).tolist()
+    texts = list(documents)
+    encoded = tokenizer(
+        texts,
+        add_special_tokens=False,
+        split_special_tokens=True,
+        return_offsets_mapping=True,
+        return_attention_mask=False,
+        verbose=False,
+    )
+    for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        word_ends = [match.end() for match in _WORD.finditer(text)]
+        words_until = np.searchsorted(word_ends, [end for _, end in offsets], side="right")
+        yield ids, np.diff(words_until, prepend=0).tolist()
 
 
 def epoch_order(blocks: int, seed: int, epoch: int) -> torch.Tensor:

@@ -1,11 +1,12 @@
 """Next-word prediction up to a budget of words seen, with BabyLM's word milestones.
 
 The result is a function of settings and corpus alone: batches and dropout are drawn from (seed, step), so that a
-pretraining that was stopped or killed and started again ends with the same bytes on the same CPU.
+pretraining that was stopped or killed and started again ends with the same bytes on the same CPU. A batch is learned in
+micro-batches, each process takes its share of them, and gradients are summed: the same step, up to rounding.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,10 @@ from services.student_trainer.pretrain_state import (
     save_resume_point,
     take_back,
 )
+from services.student_trainer.ranks import Beat, Ranks
 from services.student_trainer.settings import PretrainSettings, RunSettings
 from services.student_trainer.student import build_student, parameter_count
+from services.student_trainer.token_cache import cached_blocks, open_blocks
 from services.student_trainer.tokenizer import train_tokenizer
 
 VALIDATION_TOKENS = 100_000
@@ -44,11 +47,13 @@ def pretrain(
     on_progress: Callable[[PretrainMetrics], None],
     stop: Callable[[], bool],
     on_checkpoint: Callable[[Path, Facts], None],
+    ranks: Ranks | None = None,
 ) -> Path | None:
     """Pretrain in `run_dir`, or go on with it; a finished pretraining is not repeated.
 
     A checkpoint `chck_<milestone>` is kept at the first step whose words seen reach the milestone, the last one at the
-    word budget. `on_checkpoint` hears of each at least once, also when a kill fell between the two.
+    word budget. `on_checkpoint` hears of each at least once, also when a kill fell between the two. Of several
+    processes the main one alone writes and reports; `stop()` counts in each.
 
     Returns:
         The final checkpoint's folder; none where `stop()` said so: then the resume point is saved.
@@ -56,33 +61,42 @@ def pretrain(
     Raises:
         CorpusError: the corpus fills no block.
         CheckpointError: a saved state is damaged.
+        RankLostError: another process died or hangs.
     """
+    ranks = ranks or Ranks()
     final = run_dir / "checkpoints" / checkpoints.pretrain_name(settings.pretrain.word_budget)
-    if checkpoints.is_complete(final):
-        if resume_folder(run_dir).exists():
+
+    def was_finished(_: Beat) -> bool:
+        if checkpoints.is_complete(final) and resume_folder(run_dir).exists():
             on_checkpoint(final, checkpoints.facts(final))
             drop_resume_points(run_dir)
+        return checkpoints.is_complete(final)
+
+    if ranks.on_main(was_finished):
         return final
     with torch.random.fork_rng():
-        finished = _Pretraining(run_dir, run, settings, corpus).go_on(on_progress, stop, on_checkpoint)
+        finished = _Pretraining(run_dir, run, settings, corpus, ranks).go_on(on_progress, stop, on_checkpoint)
     return final if finished else None
 
 
 class _Pretraining:
     """One pretraining at work: model, optimiser, data and how far it is."""
 
-    def __init__(self, run_dir: Path, run: str, settings: RunSettings, corpus: Corpus) -> None:
+    def __init__(self, run_dir: Path, run: str, settings: RunSettings, corpus: Corpus, ranks: Ranks) -> None:
         self.run_dir, self.run, self.settings = run_dir, run, settings.pretrain
         self.seed = settings.seed
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.ranks, self.device = ranks, ranks.device
         self.metrics = run_dir / "metrics.jsonl"
-        run_dir.mkdir(parents=True, exist_ok=True)
-        self.tokenizer = _tokenizer(run_dir / "tokenizer", corpus, settings)
-        self.blocks = _fill_blocks(corpus, self.tokenizer, self.settings.block_tokens)
-        self.validation = make_blocks(corpus.validation, self.tokenizer, self.settings.block_tokens)
+        place = ranks.on_main(lambda beat: _prepare(run_dir, corpus, settings, beat))
+        self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(run_dir / "tokenizer")
+        self.blocks = _filled(open_blocks(place), corpus)
         self.plan: Plan = make_plan(self.blocks, self.settings, self.seed)
         self.model, self.optimizer, self.progress = self._restore(settings)
-        take_back(self.metrics, self.progress.metrics_bytes)
+        if ranks.main:
+            block_tokens = self.settings.block_tokens
+            enough = max(1, VALIDATION_TOKENS // block_tokens)
+            self.validation = make_blocks(corpus.validation, self.tokenizer, block_tokens, at_most=enough)
+            take_back(self.metrics, self.progress.metrics_bytes)
 
     def go_on(
         self,
@@ -93,10 +107,12 @@ class _Pretraining:
         """Train to the end (true) or until `stop()` (false)."""
         saved_at = time.monotonic()
         while self.progress.step < self.plan.steps:
-            if stop():
-                self._save_resume_point()
+            if self.ranks.any(stop()):
+                self.ranks.on_main(lambda _: self._save_resume_point())
                 return False
             self._step()
+            if not self.ranks.main:
+                continue
             step = self.progress.step
             if step % self.settings.log_every == 0 or step == self.plan.steps:
                 on_progress(self._log())
@@ -105,7 +121,7 @@ class _Pretraining:
             if milestone or time.monotonic() - saved_at > self.settings.save_every_s:
                 self._save_resume_point()
                 saved_at = time.monotonic()
-        drop_resume_points(self.run_dir)
+        self.ranks.on_main(lambda _: drop_resume_points(self.run_dir))
         return True
 
     def _step(self) -> None:
@@ -114,17 +130,30 @@ class _Pretraining:
         rate = learning_rate(step, self.plan.steps, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        torch.manual_seed(derive_seed(self.seed, "dropout", step))
-        tokens_BT = self.blocks.tokens_NT[self.plan.batch(step)].to(self.device, torch.int64)
-        loss = self._loss(tokens_BT)
-        loss.backward()
+        rows_B = self.plan.batch(step)
+        loss_sum = torch.zeros((), dtype=torch.float64)
+        for first, size in self._own_micro_batches():
+            torch.manual_seed(derive_seed(self.seed, f"dropout/{first}" if first else "dropout", step))
+            tokens_BT = self.blocks.tokens_NT[rows_B[first : first + size]].to(self.device, torch.int64)
+            loss = self._loss(tokens_BT) * (size / len(rows_B))
+            loss.backward()
+            loss_sum += loss.detach().cpu()
+        self.ranks.sum_gradients(self.model.parameters())
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.progress.step = step
-        self.progress.loss_sum += loss.item()
+        self.progress.loss_sum += self.ranks.sum(loss_sum).item()
         self.progress.loss_steps += 1
         self.progress.interval_s += time.perf_counter() - started
+
+    def _own_micro_batches(self) -> Iterator[tuple[int, int]]:
+        """First row and size of this process's micro-batches, each as large as may be; shares are whole ones."""
+        rows = self.settings.batch_size
+        size = -(-rows // self.ranks.world)
+        size = min(size, self.settings.micro_batch_size or size)
+        for number in self.ranks.share(-(-rows // size)):
+            yield number * size, min(size, rows - number * size)
 
     def _loss(self, tokens_BT: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy of each next token, in nats."""
@@ -171,11 +200,13 @@ class _Pretraining:
     @torch.no_grad()
     def _validation_loss(self) -> float | None:
         """Mean over validation blocks, in nats per token; none where the validation text fills no block."""
-        tokens_NT = self.validation.tokens_NT[: max(1, VALIDATION_TOKENS // self.settings.block_tokens)]
+        tokens_NT = self.validation.tokens_NT
         if not len(tokens_NT):
             return None
         self.model.eval()
-        batches = tokens_NT.to(self.device, torch.int64).split(self.settings.batch_size)
+        batches = tokens_NT.to(self.device, torch.int64).split(
+            self.settings.micro_batch_size or self.settings.batch_size
+        )
         total = sum(self._loss(batch_BT).item() * len(batch_BT) for batch_BT in batches)
         self.model.train()
         return total / len(tokens_NT)
@@ -207,23 +238,22 @@ def _optimizer(model: GPT2LMHeadModel, settings: PretrainSettings) -> torch.opti
     return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
 
 
-def _tokenizer(folder: Path, corpus: Corpus, settings: RunSettings) -> PreTrainedTokenizerBase:
-    """The run's tokenizer: trained on the training documents at the first start, read back at later ones."""
-    if folder.is_dir():
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
-        return tokenizer
-    trained = train_tokenizer(corpus.train, settings.tokenizer)
-    building = folder.with_name(f".building-{folder.name}")
-    trained.save_pretrained(building)
-    building.rename(folder)
-    return trained
+def _prepare(run_dir: Path, corpus: Corpus, settings: RunSettings, beat: Beat) -> Path:
+    """Tokenizer and blocks in the run folder, made at the first start; where the blocks are."""
+    folder = run_dir / "tokenizer"
+    if not folder.is_dir():
+        run_dir.mkdir(parents=True, exist_ok=True)
+        building = folder.with_name(f".building-{folder.name}")
+        train_tokenizer(corpus.train, settings.tokenizer).save_pretrained(building)
+        building.rename(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return cached_blocks(run_dir / "tokens", corpus.train, tokenizer, settings.pretrain.block_tokens, beat)
 
 
-def _fill_blocks(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, block_tokens: int) -> Blocks:
-    blocks = make_blocks(corpus.train, tokenizer, block_tokens)
+def _filled(blocks: Blocks, corpus: Corpus) -> Blocks:
     if not int(blocks.words_N.sum()):
         raise CorpusError(
-            f"{corpus.train_words} training words do not fill one block of {block_tokens} tokens; "
+            f"{corpus.train_words} training words do not fill one block of {blocks.tokens_NT.shape[1]} tokens; "
             "give more text or set pretrain.block_tokens lower"
         )
     return blocks

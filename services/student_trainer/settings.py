@@ -72,6 +72,11 @@ class PretrainSettings(Settings):
     max_grad_norm: float = Field(default=1.0, gt=0)
     block_tokens: int = Field(default=512, ge=16)
     batch_size: int = Field(default=32, ge=1, description="Blocks an optimiser step.")
+    micro_batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="Blocks a forward at most, for memory; none: all of a process's. Dropout is drawn anew in each.",
+    )
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="bfloat16 means autocast.")
     milestones: tuple[int, ...] = Field(default=(), description="Words seen at which a checkpoint is kept.")
     log_every: int = Field(default=20, ge=1, description="Optimiser steps between lines of metrics.jsonl.")

@@ -1,0 +1,48 @@
+"""Runs that several processes share in tests."""
+
+from pathlib import Path
+
+from services.student_trainer.corpus import load_documents
+from services.student_trainer.pretraining import pretrain
+from services.student_trainer.ranks import Ranks
+from services.student_trainer.settings import (
+    CorpusSettings,
+    PretrainSettings,
+    RunSettings,
+    StudentSettings,
+    TokenizerSettings,
+)
+
+
+def pretrain_settings(name: str) -> RunSettings:
+    """`dropout`: with dropout, micro-batches of 2; else without either."""
+    dropout = name == "dropout"
+    return RunSettings(
+        preset="test",
+        seed=5,
+        corpus=CorpusSettings(grammar_words=4_000),
+        tokenizer=TokenizerSettings(vocab_size=400),
+        student=StudentSettings(layers=1, heads=2, width=32, context=100, dropout=0.2 if dropout else 0.0),
+        pretrain=PretrainSettings(
+            word_budget=1_500,
+            learning_rate=3e-3,
+            block_tokens=32,
+            batch_size=6,
+            micro_batch_size=2 if dropout else None,
+            milestones=(800,),
+            log_every=1,
+        ),
+    )
+
+
+def go(folder: Path, settings: RunSettings, ranks: Ranks, stop_after: int | None = None) -> Path | None:
+    """Pretrain in `folder`; the last process asks to stop after so many steps."""
+    polls = 0
+
+    def stop() -> bool:
+        nonlocal polls
+        polls += 1
+        return stop_after is not None and polls > stop_after and ranks.rank == ranks.world - 1
+
+    corpus = load_documents(settings.corpus, settings.seed)
+    return pretrain(folder, "r", settings, corpus, lambda _: None, stop, lambda *_: None, ranks)

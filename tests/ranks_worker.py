@@ -1,0 +1,88 @@
+"""What a process does that test_ranks starts beside another: `python -m tests.ranks_worker SCENARIO FOLDER`."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from services.student_trainer.ranks import Beat, RankFailedError, Ranks
+
+
+class UnpicklableError(Exception):
+    """Cannot be built from its arguments alone."""
+
+    def __init__(self, value: int, limit: int) -> None:
+        super().__init__(f"{value} is more than {limit}")
+
+
+def talk(ranks: Ranks, folder: Path) -> None:
+    """Each way of talking to the others once; what came of it goes to `talk-<rank>.json`."""
+    rank = ranks.rank
+    told: dict[str, object] = {"share": list(ranks.share(5)), "everywhere": ranks.everywhere(lambda: f"rank {rank}")}
+    told["sum"] = ranks.sum(torch.tensor([1.0, rank])).tolist()
+    told["any"] = [ranks.any(rank == 1), ranks.any(False)]
+    told["rows"] = ranks.gather_rows(torch.full((rank, 2), float(rank))).tolist()
+
+    def work(beat: Beat) -> int:
+        beat()
+        beat()
+        return 7 // (1 - rank)  # the main process's alone is done
+
+    told["on_main"] = ranks.on_main(work)
+    both, one, nobody = (torch.nn.Parameter(torch.zeros(2, 2)) for _ in range(3))
+    both.grad = torch.full((2, 2), 1.0 + rank)
+    one.grad = torch.ones(2, 2) if rank == 1 else None
+    ranks.sum_gradients([both, one, nobody])
+    told["gradients"] = [None if p.grad is None else p.grad.tolist() for p in (both, one, nobody)]
+    errors = []
+    for fails_at, error in ((0, KeyError("k")), (1, ValueError("v")), (1, UnpicklableError(3, 2))):
+
+        def fail(at: int = fails_at, what: Exception = error) -> None:
+            if rank == at:
+                raise what
+
+        try:
+            ranks.everywhere(fail)
+        except (KeyError, ValueError, UnpicklableError, RankFailedError) as raised:
+            errors.append(repr(raised))
+    try:
+        ranks.on_main(lambda _: 1 // rank)
+    except ZeroDivisionError as raised:
+        errors.append(repr(raised))
+    told["errors"] = errors
+    (folder / f"talk-{rank}.json").write_text(json.dumps(told))
+
+
+def train(ranks: Ranks, folder: Path) -> None:
+    """Pretrain: without dropout; with it, in micro-batches; stopped by the other process after 5 steps."""
+    from tests.ranks_settings import go, pretrain_settings  # not imported by processes that only hang
+
+    for name, stop_after in (("plain", None), ("dropout", None), ("stopped", 5)):
+        settings = pretrain_settings(name)
+        go(folder / name, settings, ranks, stop_after)
+
+
+def die(ranks: Ranks, folder: Path) -> None:
+    """Process 1 is gone without a word; process 0 waits for it."""
+    if ranks.rank == 1:
+        os._exit(9)
+    ranks.everywhere(lambda: None)
+
+
+def hang(ranks: Ranks, folder: Path) -> None:
+    """Process 1 never comes, until it is told by a closed pipe."""
+    if ranks.rank == 1:
+        sys.stdin.read()
+        return
+    ranks.everywhere(lambda: None)
+
+
+if __name__ == "__main__":
+    scenarios, place = sys.argv[1].split(","), Path(sys.argv[2])
+    torch.set_num_threads(1)
+    mine = Ranks.from_environment(silence_s=float(sys.argv[3]) if len(sys.argv) > 3 else 60.0)
+    for scenario in scenarios:
+        {"talk": talk, "train": train, "die": die, "hang": hang}[scenario](mine, place)
+    mine.close()
