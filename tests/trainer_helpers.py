@@ -42,6 +42,7 @@ def tiny_settings(**interact: object) -> RunSettings:
         "checkpoint_every_words": 20,
         "verdict_timeout_s": 20.0,
         "ppo": {"learning_rate": 1e-3},
+        "guards": {"canaries": {"every": None}},  # tests count what the teacher is asked
     }
     return config.parse(
         {

@@ -95,7 +95,7 @@ def read_plan(folder: Path) -> Plan:
 
 
 def write_plan(plan: Plan) -> None:
-    """Write run.yaml and up.json where the run is new; compare where it is not. Who is told of a run may change.
+    """Write run.yaml and up.json where the run is new; compare where it is not. What decides no result may change.
 
     Raises:
         CommandError: the run exists with other settings, or the folder cannot be written.
@@ -108,7 +108,7 @@ def write_plan(plan: Plan) -> None:
                 f"started with, or start another run with `--run NAME`; `fabula up --run {plan.run} "
                 f"--runs-dir {plan.folder.parent}` alone continues it as it is"
             )
-        if known.settings.tracking == plan.settings.tracking:
+        if known.settings == plan.settings:
             return
     try:
         plan.folder.mkdir(parents=True, exist_ok=True)
@@ -204,7 +204,7 @@ def _identity(settings: RunSettings, teacher: str, eval_data: Path | None) -> st
 
 def _facts(plan: Plan) -> dict[str, Any]:
     return {
-        **plan.settings.model_dump(mode="json", exclude={"tracking"}),
+        **json.loads(plan.settings.decisive_json),
         "teacher": plan.teacher,
         "eval_data": str(plan.eval_data) if plan.eval_data else "generated items",
     }

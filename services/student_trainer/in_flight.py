@@ -27,6 +27,11 @@ class WrittenStep:
     rollout: Rollout
     batches: tuple[StoryBatch, ...]
 
+    @property
+    def stories(self) -> tuple[Story, ...]:
+        """All of them, in order."""
+        return tuple(story for batch in self.batches for story in batch.stories)
+
 
 @dataclass(frozen=True)
 class Writer:

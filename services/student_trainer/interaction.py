@@ -11,12 +11,13 @@ from pathlib import Path
 
 import torch
 
-from fabula_proto import ScoredBatch, StepMetrics, Verdict
+from fabula_proto import Alarm, ScoredBatch, StepMetrics, Verdict
 from services.student_trainer import checkpoints, interaction_state
 from services.student_trainer.advantages import masked_mean
 from services.student_trainer.algorithms import make_algorithm
 from services.student_trainer.algorithms.experience import Experience, JudgedStories
 from services.student_trainer.algorithms.updating import UpdateStats, update
+from services.student_trainer.guards.guards import Guards, wait_while_paused
 from services.student_trainer.in_flight import Writer
 from services.student_trainer.interaction_state import InteractionState
 from services.student_trainer.ledger import BudgetSpentError
@@ -47,11 +48,15 @@ class StopRequestedError(Exception):
 
 @dataclass(frozen=True)
 class Watcher:
-    """Who follows a run: called after each update, after each kept checkpoint, and asked whether to stop."""
+    """Who follows a run: called after each update, after each kept checkpoint, and asked whether to stop.
+
+    `say` is given what a person should know besides: alarms, and that the run waits for somebody.
+    """
 
     on_step: Callable[[StepMetrics, list[StoryRow]], None]
     on_checkpoint: Callable[[Path], None]
     should_stop: Callable[[], bool]
+    say: Callable[[str], None] = lambda _: None
 
 
 def interact(folder: RunFolder, settings: RunSettings, start: Path, queue: Verdicts, watcher: Watcher) -> Path:
@@ -63,6 +68,7 @@ def interact(folder: RunFolder, settings: RunSettings, start: Path, queue: Verdi
     Raises:
         StopRequestedError: the watcher asked for it; the state is saved.
         TeacherFailedError: past `max_failed_share` of a batch had no usable verdict; the state is saved.
+        GuardStopError: a guard whose action is `stop` raised an alarm; the state is saved.
         NoVerdictsError: no teacher answered in `verdict_timeout_s`; the state is saved.
         UnknownCriterionError: `reward.weights` does not fit the teacher's rubric; the state is saved.
         NotFiniteError: the update blew up; the state before it stays in the last checkpoint.
@@ -105,6 +111,7 @@ class _Loop:
         )
         self.prompt_words = count_words(settings.interact.prompt)
         self.writer = Writer(folder.run, settings.seed, settings.interact, state.tokenizer)
+        self.guards = Guards(settings.interact.guards, folder, settings.seed, queue)
         self.consistent = True
         self.write_s = 0.0
         self.saved_at = time.monotonic()
@@ -114,18 +121,22 @@ class _Loop:
         for written in self.state.in_flight:
             for batch in written.batches:
                 self.queue.send(batch)
+            self.guards.ask(written.step, written.stories)
 
     def write_ahead(self) -> bool:
         """Write `lag` steps ahead of the one to learn from next, as far as the budget goes; whether there is one.
 
         Step t + lag is written when t updates are done, at the start all of them by the policy of update 0.
         """
+        wait_while_paused(self.folder.paused, self._save_resume_point, self._stop_if_asked, self.watcher.say)
         started = time.perf_counter()
         state = self.state
         while len(state.in_flight) <= self.settings.interact.lag and self._affordable(len(state.in_flight) + 1):
             self._stop_if_asked()
             step = state.step + len(state.in_flight)
-            state.in_flight.append(self.writer.write(state.policy.model, step, state.step, self.queue.send))
+            written = self.writer.write(state.policy.model, step, state.step, self.queue.send)
+            state.in_flight.append(written)
+            self.guards.ask(step, written.stories)
         self.write_s = time.perf_counter() - started
         return bool(state.in_flight)
 
@@ -144,6 +155,7 @@ class _Loop:
         self._stop_if_asked()
         written = self.state.in_flight[0]
         collected = self.queue.collect(written.batches, self.settings.interact.verdict_timeout_s, self._stop_if_asked)
+        self.guards.collect(written.step, self.settings.interact.verdict_timeout_s, self._stop_if_asked)
         judged = time.perf_counter()
         verdicts = self._enough_verdicts(collected.scored)
         experience, rewards_B = self._experience(written.rollout, verdicts)
@@ -153,10 +165,14 @@ class _Loop:
         rows = story_rows(written, collected.scored, rewards_B, experience)
         times = StepTimes(self.write_s, judged - started, collected.wait_for_student_s, learned - judged)
         metrics = step_metrics(self.folder.run, self.state, written, rows, experience, stats, times)
-        self._record(metrics, rows)
+        metrics, alarms = self.guards.after_update(metrics, rows)
+        self._record(metrics, rows, alarms)
         self.consistent = True
         self._save_when_due()
         self.watcher.on_step(metrics, rows)
+        for alarm in alarms:
+            self.watcher.say(f"  ALARM {alarm.guard}: {alarm.message}")
+        self.guards.stop_if_asked(alarms)
 
     def _enough_verdicts(self, scored: list[ScoredBatch]) -> list[Verdict]:
         verdicts = [verdict for batch in scored for verdict in batch.verdicts]
@@ -203,11 +219,12 @@ class _Loop:
         state.in_flight.pop(0)
         return stats
 
-    def _record(self, metrics: StepMetrics, rows: list[StoryRow]) -> None:
+    def _record(self, metrics: StepMetrics, rows: list[StoryRow], alarms: list[Alarm]) -> None:
         folder = self.folder
         criteria = list(metrics.criteria_mean)
         write_stories_part(folder.stories, folder.run, metrics.step, metrics.policy_version, criteria, rows)
-        append_metrics(folder.metrics, metrics)
+        for line in (metrics, *alarms):
+            append_metrics(folder.metrics, line)
         self.state.ledger.write(folder.ledger)
         self.queue.forget(metrics.step)
 
@@ -222,8 +239,11 @@ class _Loop:
             self.watcher.on_checkpoint(path)
             self.saved_at = time.monotonic()
         elif time.monotonic() - self.saved_at > options.save_every_s:
-            interaction_state.save_resume_point(self.folder, self.settings, state)
-            self.saved_at = time.monotonic()
+            self._save_resume_point()
+
+    def _save_resume_point(self) -> None:
+        interaction_state.save_resume_point(self.folder, self.settings, self.state)
+        self.saved_at = time.monotonic()
 
     def _stop_if_asked(self) -> None:
         if self.watcher.should_stop():

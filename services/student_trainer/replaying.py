@@ -87,7 +87,9 @@ def _prepared(recorded: RunFolder, to: RunFolder) -> tuple[RunSettings, Path]:
         raise checkpoints.CheckpointError(
             f"the checkpoint {start!r} that {recorded.run} started from is not in {recorded.checkpoints}; restore it"
         )
-    interaction = known.interact.model_copy(update={"start": str(places[0].resolve())})
+    interaction = known.interact.model_copy(
+        update={"start": str(places[0].resolve()), "guards": known.interact.guards.for_replay()}
+    )
     settings = known.model_copy(update={"interact": interaction})
     written = config.dump(settings, to.run)
     if not to.config.exists() and (not to.path.exists() or not any(to.path.iterdir())):

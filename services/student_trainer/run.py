@@ -70,6 +70,7 @@ class Trainer:
             on_step=self.progress.update,
             on_checkpoint=self._kept,
             should_stop=self.stop.is_set,
+            say=self.progress.say,
         )
         return interact(self.folder, self.settings, start, StoryQueue(self.streams, self.folder.run), watcher)
 

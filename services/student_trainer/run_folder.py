@@ -34,6 +34,11 @@ class RunFolder:
         return self.path / "ledger.json"
 
     @property
+    def paused(self) -> Path:
+        """While this file is there, interaction waits before the next update."""
+        return self.path / "PAUSED"
+
+    @property
     def stories(self) -> Path:
         """A Parquet dataset, one file an update."""
         return self.path / "stories"

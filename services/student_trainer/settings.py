@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from services.student_trainer.guard_settings import GuardsSettings
 from services.student_trainer.learning_settings import (
     AlgorithmName,
     BestOfNSettings,
@@ -98,6 +99,11 @@ class InteractSettings(Settings):
     chunk_size: int = Field(default=60, ge=1, description="Stories sent to the teacher at a time.")
     max_new_tokens: int = Field(default=90, ge=1)
     temperature: float = Field(default=1.0, gt=0)
+    lag: int = Field(
+        default=0,
+        ge=0,
+        description="Updates that the writing policy is behind: the teacher judges while the student learns.",
+    )
     checkpoint_every_words: int = Field(default=100_000, gt=0)
     save_every_s: float = Field(default=300.0, gt=0, description="Seconds between saves of the resume point.")
     max_failed_share: float = Field(default=0.1, ge=0, le=1, description="Past it the run stops, its state saved.")
@@ -110,6 +116,7 @@ class InteractSettings(Settings):
     grpo: GRPOSettings = GRPOSettings()
     reinforce_plus_plus: ReinforcePlusPlusSettings = ReinforcePlusPlusSettings()
     bon: BestOfNSettings = BestOfNSettings()
+    guards: GuardsSettings = GuardsSettings()
 
     @property
     def learning(self) -> LearningSettings:
@@ -194,8 +201,8 @@ class RunSettings(Settings):
 
     @property
     def decisive_json(self) -> str:
-        """The settings that decide the result, as JSON."""
-        return self.model_dump_json(exclude={"tracking"})
+        """The settings that decide the result, as JSON: who is told of a run, or warned, may change."""
+        return self.model_dump_json(exclude={"tracking": True, "interact": {"guards": True}})
 
     @property
     def hash(self) -> str:

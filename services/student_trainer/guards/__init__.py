@@ -1,0 +1,1 @@
+"""Guards watch a run and raise alarms: see docs/guards.md."""

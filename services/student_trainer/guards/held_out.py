@@ -1,0 +1,79 @@
+"""Does another teacher agree that the stories get better?
+
+Optimising against one judge raises its score for ever, while what the score stood for rises and then falls (arXiv
+2210.10760). A judge that nothing is learned from sees the difference. We compare changes, not scores, since two
+teachers never agree on levels: by how much more the training reward rose since the first checks than the held-out one.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, pvariance, variance
+
+from fabula_proto import HeldOutCheck, ScoredBatch, Verdict
+from services.student_trainer.rewards import usable_reward
+
+Z_95 = 1.96
+
+
+def sample(seed: int, step: int, batch_size: int, size: int) -> list[int]:
+    """Which stories of an update are judged twice: at most `size` indices, ascending; a function of the arguments."""
+
+    def rank(index: int) -> bytes:
+        return hashlib.sha256(f"{seed}/{step}/{index}".encode()).digest()
+
+    return sorted(sorted(range(batch_size), key=rank)[:size])
+
+
+def compare(training: Sequence[Verdict], held_out: ScoredBatch) -> HeldOutCheck:
+    """Both teachers' rewards of the same stories. A story counts where both gave one."""
+    both = [
+        (mine, other)
+        for mine, other in zip(map(usable_reward, training), map(usable_reward, held_out.verdicts), strict=True)
+        if mine is not None and other is not None
+    ]
+    failed = len(training) - len(both)
+    if not both:
+        return HeldOutCheck(teacher=held_out.teacher, stories=0, failed=failed)
+    gaps = [mine - other for mine, other in both]
+    return HeldOutCheck(
+        teacher=held_out.teacher,
+        stories=len(both),
+        failed=failed,
+        training_mean=fmean(mine for mine, _ in both),
+        held_out_mean=fmean(other for _, other in both),
+        gap_mean=fmean(gaps),
+        gap_variance=variance(gaps) if len(gaps) > 1 else pvariance(gaps),
+    )
+
+
+@dataclass(frozen=True)
+class Parting:
+    """Changes of the mean reward (0..1) from the first checks to the last ones."""
+
+    training: float
+    held_out: float
+    low: float  # of the 95 % interval of training - held_out
+
+    @property
+    def gap(self) -> float:
+        """How much more the training reward rose."""
+        return self.training - self.held_out
+
+
+def parting(checks: Sequence[HeldOutCheck], window: int) -> Parting | None:
+    """The last `window` checks against the first ones; none while there are not twice as many.
+
+    The interval is that of a difference of means (normal): stories of different updates are independent draws, and a
+    story's two rewards are compared with each other, so that what makes both high or low cancels out.
+    """
+    if len(checks) < 2 * window:
+        return None
+    first, last = checks[:window], checks[-window:]
+
+    def change(name: str) -> float:
+        return fmean(getattr(c, name) for c in last) - fmean(getattr(c, name) for c in first)
+
+    error = math.sqrt(sum((c.gap_variance or 0.0) / c.stories for c in (*first, *last))) / window
+    return Parting(change("training_mean"), change("held_out_mean"), low=change("gap_mean") - Z_95 * error)
