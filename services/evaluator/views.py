@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
-from fabula_proto import EvaluationReport, PretrainMetrics, StepMetrics
+from fabula_proto import Alarm, EvaluationReport, PretrainMetrics, StepMetrics
 from fabula_proto.base import Message
 
 
@@ -47,13 +47,15 @@ class RunDetail(Message):
 
 
 class RunMetrics(Message):
-    """The curves."""
+    """The curves, and what the guards raised."""
 
     run: str
     pretrain: tuple[PretrainMetrics, ...]
     interact: tuple[StepMetrics, ...]
     pretrain_lines: int = Field(ge=0, description="Lines there are, of which `pretrain` may be a part.")
     interact_lines: int = Field(ge=0)
+    alarms: tuple[Alarm, ...] = Field(description="All of them, in the order in which they were raised.")
+    paused: bool = Field(description="The run waits until its file PAUSED is removed.")
     unreadable_lines: int = Field(ge=0, description="Complete lines that are no metrics.")
 
 

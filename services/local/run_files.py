@@ -114,9 +114,10 @@ class RunFiles:
         words, updates = 0, {}
         for number, line in self._lines(path):
             try:
-                if json.loads(line).get("phase") == "pretrain":
+                phase = json.loads(line).get("phase")
+                if phase == "pretrain":
                     words = _PretrainLine.model_validate_json(line).words_seen
-                else:
+                elif phase != "alarm":
                     update = UpdateLine.model_validate_json(line)
                     updates[update.step] = update
             except (ValueError, AttributeError) as error:

@@ -169,9 +169,10 @@ def _metrics(path: Path) -> tuple[list[PretrainMetrics], list[StepMetrics]]:
         return [], []
     for number, line in enumerate(lines, start=1):
         try:
-            if json.loads(line).get("phase") == "pretrain":
+            phase = json.loads(line).get("phase")
+            if phase == "pretrain":
                 pretraining.append(PretrainMetrics.from_json(line))
-            else:
+            elif phase != "alarm":
                 step = StepMetrics.from_json(line)
                 steps[step.step] = step
         except ValueError as error:

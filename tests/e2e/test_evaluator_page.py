@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from fabula_proto import Alarm
 from services.evaluator.app import create_app
 from services.evaluator.settings import EvaluatorSettings
 from tests.evaluator_runs import step_metrics, write_report, write_run, write_stories_step
@@ -75,6 +76,37 @@ def test_the_page_follows_a_run_that_goes_on(page: Page, address: str, runs: Pat
     expect(figure.locator(".read")).to_contain_text("update 5: score 5.5", timeout=15_000)
     expect(page.locator("#late article").first).to_contain_text("A tale newly told.")
     expect(page.locator("#early article").first).to_contain_text("Story 0 of step 0")
+
+
+def raise_alarm(run: Path, step: int, message: str) -> None:
+    alarm = Alarm(
+        run=run.name, step=step, guard="repetition", value=0.4, threshold=0.25, action="pause", message=message
+    )
+    with (run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write(alarm.to_json() + "\n")
+
+
+def test_alarms_are_listed_and_lead_to_their_stories(page: Page, address: str, runs: Path) -> None:
+    page.goto(f"{address}/#tale")
+    expect(page.locator("#late article").first).to_contain_text("Story 0 of step 4")
+    expect(page.locator("#alarms")).to_be_hidden()
+    raise_alarm(runs / "tale", 1, "40% of word trigrams repeat earlier ones")
+    raise_alarm(runs / "tale", 3, HOSTILE)
+    (runs / "tale" / "PAUSED").write_text("")
+    items = page.locator("#alarm-list li")
+    expect(items).to_have_count(2, timeout=15_000)
+    expect(items.first).to_contain_text("repetition: <img src=x")
+    expect(items.last).to_contain_text("repetition: 40% of word trigrams repeat earlier ones (pause)")
+    expect(page.locator("#paused")).to_be_visible()
+    expect(page.locator("figure", has_text="Story score").locator("line.alarm")).to_have_count(2)
+    items.last.get_by_role("button", name="update 1").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#late article").first).to_contain_text("Story 0 of step 1")
+    assert page.title() == "Fabula: tale"
+    page.set_viewport_size({"width": 360, "height": 740})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    (runs / "tale" / "PAUSED").unlink()
+    expect(page.locator("#paused")).to_be_hidden(timeout=15_000)
 
 
 def test_the_keyboard_reaches_runs_and_reads_curves(page: Page, address: str) -> None:

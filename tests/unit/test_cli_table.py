@@ -9,9 +9,10 @@ import pytest
 from pyarrow import parquet
 from rich.console import Console
 
-from fabula_proto import EvaluationReport, Measure, PretrainMetrics, StepMetrics, SuiteResult, TeacherIdentity
+from fabula_proto import Alarm, EvaluationReport, Measure, PretrainMetrics, StepMetrics, SuiteResult, TeacherIdentity
 from services.local import summary, table
 from services.local.errors import CommandError
+from services.local.run_files import RunFiles
 from services.local.sessions import Sessions, Stopwatch
 from services.local.summary import Difference, summarise
 from services.student_trainer import config
@@ -235,6 +236,17 @@ def test_a_run_that_has_only_begun_can_be_shown(tmp_path: Path) -> None:
     text = shown(folder)
     assert "not measured" in text
     assert "No statement on the story score" in text
+
+
+def test_an_alarm_is_no_update(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "r", 4.0)
+    alarm = Alarm(run="r", step=0, guard="kl", value=30.0, threshold=25.0, action="note", message="far away")
+    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write(alarm.to_json() + "\n")
+    assert summarise(folder).updates == 2
+    files = RunFiles(folder)
+    assert [update.step for update in files.metrics().updates] == [0, 1]
+    assert files.problems == []
 
 
 def test_a_cut_last_line_is_passed_over_and_another_is_an_error(tmp_path: Path) -> None:

@@ -7,13 +7,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fabula_proto import EvaluationReport, SuiteResult
+from fabula_proto import Alarm, EvaluationReport, SuiteResult, Watch
 from services.evaluator.adapters.run_config import read_run_config
 from services.evaluator.adapters.run_folder import RunFolders, evenly
 from services.evaluator.adapters.run_stories import StoryReader
 from services.evaluator.errors import EvaluatorError, RunNotFoundError
 from services.evaluator.request import EvaluationRequest, words_in_name
-from tests.evaluator_runs import pretrain_metrics, write_run
+from tests.evaluator_runs import pretrain_metrics, step_metrics, write_run
 
 
 def line(step: int) -> str:
@@ -62,6 +62,20 @@ def test_a_line_on_its_way_is_left_for_later_and_a_bad_one_counted(runs: RunFold
     after = runs.metrics("first", 100)
     assert after.unreadable_lines == 2
     assert (after.pretrain, after.interact) == (before.pretrain, before.interact)
+
+
+def test_alarms_and_what_guards_saw_are_read(runs: RunFolders, tmp_path: Path) -> None:
+    alarm = Alarm(run="first", step=1, guard="kl", value=30.0, threshold=25.0, action="note", message="far away")
+    watch = Watch(
+        repetition=0.1, distinct_bigrams=0.5, length_slope=None, criteria_spread={"readability": 0.3}, teachers=()
+    )
+    path = tmp_path / "first" / "metrics.jsonl"
+    seen = step_metrics("first", 3).model_copy(update={"watch": watch})
+    path.write_text(path.read_text() + alarm.to_json() + "\n" + seen.to_json() + "\n", encoding="utf-8")
+    metrics = runs.metrics("first", 100)
+    assert metrics.alarms == (alarm,)
+    assert [line.watch for line in metrics.interact] == [None, None, None, watch]
+    assert (metrics.unreadable_lines, metrics.paused) == (0, False)
 
 
 def test_curves_are_thinned_with_both_ends(tmp_path: Path) -> None:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from fabula_proto import EvaluationReport, PretrainMetrics, StepMetrics
+from fabula_proto import Alarm, EvaluationReport, PretrainMetrics, StepMetrics
 from services.evaluator.adapters.run_config import read_run_config, read_run_yaml
 from services.evaluator.errors import EvaluatorError, RunNotFoundError
 from services.evaluator.request import words_in_name
 from services.evaluator.views import CheckpointInfo, RunDetail, RunMetrics, RunSummary
 
 _RUN_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")
-_WATCHED = ("run.yaml", "metrics.jsonl", "stories", "checkpoints", "evaluations")
+_WATCHED = ("run.yaml", "metrics.jsonl", "PAUSED", "stories", "checkpoints", "evaluations")
 
 
 class Metrics:
@@ -22,6 +22,7 @@ class Metrics:
     def __init__(self) -> None:
         self.pretrain: list[PretrainMetrics] = []
         self.interact: list[StepMetrics] = []
+        self.alarms: list[Alarm] = []
         self.unreadable = 0
 
     def add(self, line: str) -> None:
@@ -30,6 +31,8 @@ class Metrics:
             phase = json.loads(line).get("phase")
             if phase == "pretrain":
                 self.pretrain.append(PretrainMetrics.from_json(line))
+            elif phase == "alarm":
+                self.alarms.append(Alarm.from_json(line))
             else:
                 self.interact.append(StepMetrics.from_json(line))
         except (json.JSONDecodeError, AttributeError, ValidationError):
@@ -94,6 +97,8 @@ class RunFolders:
             interact=tuple(metrics.interact[i] for i in evenly(len(metrics.interact), points)),
             pretrain_lines=len(metrics.pretrain),
             interact_lines=len(metrics.interact),
+            alarms=tuple(metrics.alarms),
+            paused=(self.folder(run) / "PAUSED").exists(),
             unreadable_lines=metrics.unreadable,
         )
 

@@ -11,8 +11,8 @@ function niceTicks(low, high, most) {
   return ticks;
 }
 
-// lines: [{name, points: [[x, y], ...]}], x ascending and the same for every line that has a point there
-function lineChart(title, unit, xName, lines) {
+// lines: [{name, points: [[x, y], ...]}], x ascending and the same for every line that has a point there; alarms: [x, ...]
+function lineChart(title, unit, xName, lines, alarms = []) {
   const drawn = lines.filter((line) => line.points.length > 0);
   const points = drawn.flatMap((line) => line.points);
   if (points.length === 0) return null;
@@ -23,9 +23,11 @@ function lineChart(title, unit, xName, lines) {
   const px = (x) => LEFT + (x - x0) / (x1 - x0) * (WIDTH - LEFT - RIGHT);
   const py = (y) => HEIGHT - BOTTOM - (y - y0) / (y1 - y0) * (HEIGHT - TOP - BOTTOM);
   const cursor = svg("line", { class: "cursor", y1: TOP, y2: HEIGHT - BOTTOM, visibility: "hidden" });
+  const raised = [...new Set(alarms)].filter((x) => x >= x0 && x <= x1);
+  const marks = raised.map((x) => svg("line", { class: "alarm", x1: px(x), x2: px(x), y1: TOP, y2: HEIGHT - BOTTOM }));
   const label = `${title}. ${drawn.map((line) => summary(line)).join("; ")}. Arrow keys read single values.`;
   const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", tabindex: "0", "aria-label": label },
-    ...axes(yTicks, xs, px, py, xName), ...drawn.map((line) => curve(line, lines.indexOf(line), px, py)), cursor);
+    ...axes(yTicks, xs, px, py, xName), ...marks, ...drawn.map((line) => curve(line, lines.indexOf(line), px, py)), cursor);
   const read = el("p", { class: "read", "aria-live": "polite" }, latest(drawn, xs, xName));
   readable(picture, cursor, read, drawn, xs, xName, px);
   return el("figure", {}, el("figcaption", {}, unit ? `${title} (${unit})` : title), picture,

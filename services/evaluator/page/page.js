@@ -71,6 +71,7 @@ async function showRun(summary, turn) {
   showAge(summary);
   byId("unreadable").hidden = detail.unreadable.length === 0;
   byId("unreadable").replaceChildren(...detail.unreadable.map((text) => el("li", {}, text)));
+  showAlarms(metrics);
   showCurves(metrics);
   showCheckpoints(detail);
   await Promise.all([showStories("early"), showStories("late")]);
@@ -90,15 +91,33 @@ function done(detail) {
   return budget !== undefined && detail.checkpoints.some((c) => c.complete && c.interaction_words === budget);
 }
 
+// The latest first; its button shows the stories of that update.
+function showAlarms(metrics) {
+  byId("alarms").hidden = metrics.alarms.length === 0 && !metrics.paused;
+  byId("paused").hidden = !metrics.paused;
+  const list = byId("alarm-list"), key = JSON.stringify([state.run, metrics.alarms]);
+  if (list.dataset.key === key) return; // the focus stays where it is
+  list.dataset.key = key;
+  list.replaceChildren(...metrics.alarms.toReversed().map((a) => el("li", {},
+    el("button", { type: "button", onclick: () => { goTo("late", a.step); byId("late").scrollIntoView(); } }, `update ${a.step}`),
+    el("span", {}, el("strong", {}, a.guard), `: ${a.message}`, a.action === "note" ? null : el("small", {}, ` (${a.action})`)))));
+}
+
 function showCurves(metrics) {
   const steps = metrics.interact, of = (read) => steps.map((m) => [m.step, read(m)]).filter(([, y]) => y !== undefined);
   const criteria = [...new Set(steps.flatMap((m) => Object.keys(m.criteria_mean)))];
   const pretrain = metrics.pretrain.map((m) => [m.words_seen, m.loss]);
   const charts = [
-    lineChart("Story score", "points, mean of a batch", "update", [{ name: "score", points: of((m) => m.score_mean) }]),
+    lineChart("Story score", "points, mean of a batch", "update", [{ name: "score", points: of((m) => m.score_mean) }],
+      metrics.alarms.map((a) => a.step)),
     lineChart("Criteria", "points", "update", criteria.map((c) => ({ name: c, points: of((m) => m.criteria_mean[c]) }))),
     lineChart("Reward", "0 to 1, length bonus included", "update", [{ name: "reward", points: of((m) => m.reward_mean) }]),
     lineChart("KL from the pretrained student", "nats a story", "update", [{ name: "KL", points: of((m) => m.kl_mean) }]),
+    lineChart("Held-out teacher", "0 to 1, the same stories", "update", [
+      { name: "teacher", points: of((m) => m.watch?.held_out?.training_mean ?? undefined) },
+      { name: "held-out teacher", points: of((m) => m.watch?.held_out?.held_out_mean ?? undefined) }]),
+    lineChart("Variety", "shares", "update", [{ name: "distinct bigrams of a batch", points: of((m) => m.watch?.distinct_bigrams) },
+      { name: "repeated trigrams of a story", points: of((m) => m.watch?.repetition) }]),
     lineChart("Words", "cumulative", "update", [{ name: "spent", points: of((m) => m.words_spent) },
       { name: "written by the student", points: of((m) => m.words_student) }]),
     lineChart("Pretraining loss", "nats a token", "words seen", [{ name: "loss", points: pretrain }]),
