@@ -9,7 +9,6 @@ from services.local.errors import CommandError
 from services.local.run_files import checked_folder
 from services.local.run_list import in_use
 from services.student_trainer import config
-from services.student_trainer.run_folder import RunFolder
 from services.student_trainer.settings import TrackerName
 from services.student_trainer.trackers import Trackers
 
@@ -38,7 +37,7 @@ def track(run_dir: Path, names: tuple[str, ...], console: Console) -> None:
         raise CommandError(f"run {folder.name} is at work, and tells the trackers of its run.yaml itself; wait for it")
     failures: list[str] = []
     told = settings.model_copy(update={"trackers": chosen, "close_s": LONGEST_S})
-    with Trackers(RunFolder(folder), told, failures.append) as trackers:
+    with Trackers(folder, told, failures.append) as trackers:
         trackers.close()
     if failures:
         raise CommandError("; ".join(failures), exit_code=1)

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-EXIT_USAGE, EXIT_FAILED, EXIT_STOPPED = 2, 3, 130
+EXIT_USAGE, EXIT_FAILED, EXIT_GUARD, EXIT_STOPPED = 2, 3, 4, 130
 
 app = typer.Typer(
     help="The student trainer. RUN_DIR holds run.yaml (see `fabula up`); everything a run makes is kept there.",
@@ -71,6 +71,7 @@ def _work(run_dir: Path, redis_url: str | None, style: ProgressStyle | None, pha
     from services.student_trainer.config import ConfigError
     from services.student_trainer.corpus import CorpusError
     from services.student_trainer.folder_lock import FolderInUseError, FolderLock
+    from services.student_trainer.guards.guards import GuardStopError
     from services.student_trainer.interaction import StopRequestedError, TeacherFailedError
     from services.student_trainer.rewards import UnknownCriterionError
     from services.student_trainer.run import Trainer
@@ -87,7 +88,7 @@ def _work(run_dir: Path, redis_url: str | None, style: ProgressStyle | None, pha
         with ExitStack() as held:
             if os.environ.get("RANK", "0") == "0":  # of the processes that a launcher starts, one holds the folder
                 held.enter_context(FolderLock(folder.path))
-                held.enter_context(Trackers(folder, trainer.settings.tracking, trainer.progress.say))
+                held.enter_context(Trackers(folder.path, trainer.settings.tracking, trainer.progress.say))
             trainer.announce_unmeasured()
             if "pretrain" in phases:
                 trainer.pretrain()
@@ -98,6 +99,8 @@ def _work(run_dir: Path, redis_url: str | None, style: ProgressStyle | None, pha
         raise typer.Exit(EXIT_STOPPED) from None
     except (ConfigError, CorpusError, CheckpointError, FolderInUseError, UnknownCriterionError) as error:
         _fail(str(error), EXIT_USAGE)
+    except GuardStopError as error:
+        _fail(str(error), EXIT_GUARD)
     except (TeacherFailedError, NoVerdictsError, NotFiniteError, TransportError, OSError) as error:
         _fail(str(error), EXIT_FAILED)
     finally:

@@ -16,21 +16,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from services.student_trainer.run_folder import RunFolder
 from services.student_trainer.settings import TrackingSettings
 from services.student_trainer.trackers_backends import tracking_folder
 
 ALARM_AFTER_S = 5.0  # a tracker whose trainer is gone ends itself; the trainer comes first, for it ends the whole group
 
 
-class _Running:
+class RunningTracker:
     """One tracker's process, and the thread that says once what became of it."""
 
-    def __init__(self, folder: RunFolder, name: str, close_s: float, warn: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, name: str, close_s: float, warn: Callable[[str], None]) -> None:
         self.name = name
         self.log = tracking_folder(folder) / f"{name}.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "services.student_trainer.trackers_process", str(folder.path), name]
+        command = [sys.executable, "-m", "services.student_trainer.trackers_process", str(folder), name]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603 - our own module
                 [*command, str(close_s + ALARM_AFTER_S)],
@@ -63,7 +62,7 @@ class _Running:
         if self._late:
             self._warn(f"tracker {self.name} did not end in time and was stopped. {_cure(self.log)}")
         elif status:
-            why = _last_line(self.log) or f"exit status {status}"
+            why = _last_line(self.log) if status == 1 else _exit(status)
             self._warn(f"tracker {self.name} stopped: {why}. The run goes on without it. {_cure(self.log)}")
 
 
@@ -73,16 +72,16 @@ class Trackers:
     Leaving takes at most `close_s` seconds. Nothing here raises.
     """
 
-    def __init__(self, folder: RunFolder, settings: TrackingSettings, warn: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, settings: TrackingSettings, warn: Callable[[str], None]) -> None:
         self._folder = folder
         self._settings = settings
         self._warn = warn
-        self._running: list[_Running] = []
+        self.running: list[RunningTracker] = []
 
     def __enter__(self) -> Self:
         for name in self._settings.trackers:
             try:
-                self._running.append(_Running(self._folder, name, self._settings.close_s, self._warn))
+                self.running.append(RunningTracker(self._folder, name, self._settings.close_s, self._warn))
             except OSError as error:
                 self._warn(f"tracker {name} cannot be started: {error}. The run goes on without it.")
         return self
@@ -95,17 +94,19 @@ class Trackers:
     def close(self) -> bool:
         """Have the trackers send the rest and end; whether all did."""
         deadline = time.monotonic() + self._settings.close_s
-        for tracker in self._running:
+        for tracker in self.running:
             tracker.ask_to_end()
-        ended = [
-            tracker.wait(deadline - time.monotonic()) and not tracker.process.returncode for tracker in self._running
-        ]
-        self._running = []
+        ended = [tracker.wait(deadline - time.monotonic()) for tracker in self.running]
+        self.running = []
         return all(ended)
 
 
 def _cure(log: Path) -> str:
     return f"What it said: {log}; `fabula track {log.parent.parent}` tells it everything again"
+
+
+def _exit(status: int) -> str:
+    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
 
 
 def _last_line(log: Path) -> str:

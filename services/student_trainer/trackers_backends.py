@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import yaml
 
 from services.student_trainer.files import write_atomically
-from services.student_trainer.run_folder import RunFolder
 from services.student_trainer.trackers_lines import STORY_COLUMNS, Line
 
 Stories = Sequence[dict[str, Any]]
@@ -41,7 +40,7 @@ class TensorBoard:
 
     have = 0
 
-    def __init__(self, folder: RunFolder, project: str, config: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, project: str, config: dict[str, Any]) -> None:
         from tensorboard.compat.proto import event_pb2
         from tensorboard.plugins.scalar.summary_v2 import scalar_pb
         from tensorboard.plugins.text.summary_v2 import text_pb
@@ -84,14 +83,14 @@ class Wandb:
     of this run had written offline is removed.
     """
 
-    def __init__(self, folder: RunFolder, project: str, config: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, project: str, config: dict[str, Any]) -> None:
         import wandb
 
         self._wandb = wandb
         identity, place = run_identity(folder), tracking_folder(folder)
         self._run = wandb.init(
             project=project,
-            name=folder.run,
+            name=folder.name,
             id=identity,
             resume="allow",
             dir=str(place),
@@ -124,13 +123,13 @@ class Wandb:
 class Trackio:
     """Trackio: a SQLite file on this machine, or a Space or server where TRACKIO_SPACE_ID or TRACKIO_SERVER_URL say."""
 
-    def __init__(self, folder: RunFolder, project: str, config: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, project: str, config: dict[str, Any]) -> None:
         import trackio
 
         self._trackio = trackio
         self._run = trackio.init(
             project=project,
-            name=f"{folder.run}-{run_identity(folder)}",
+            name=f"{folder.name}-{run_identity(folder)}",
             resume="allow",
             config=config,
             embed=False,
@@ -151,7 +150,7 @@ class Trackio:
         self._run.finish()
 
 
-def open_tracker(name: str, folder: RunFolder, project: str, config: dict[str, Any]) -> Tracker:
+def open_tracker(name: str, folder: Path, project: str, config: dict[str, Any]) -> Tracker:
     """The tracker of that name, ready to be told lines.
 
     Raises:
@@ -166,12 +165,12 @@ def open_tracker(name: str, folder: RunFolder, project: str, config: dict[str, A
     return kinds[name](folder, project, config)
 
 
-def tracking_folder(folder: RunFolder) -> Path:
+def tracking_folder(folder: Path) -> Path:
     """Where trackers keep what is theirs."""
-    return folder.path / "tracking"
+    return folder / "tracking"
 
 
-def run_identity(folder: RunFolder) -> str:
+def run_identity(folder: Path) -> str:
     """8 hexadecimal digits that are this run folder's alone, drawn when first asked for."""
     path = tracking_folder(folder) / "id"
     if not path.exists():

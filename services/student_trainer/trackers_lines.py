@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from services.student_trainer.run_folder import RunFolder
-
 STORIES_EVERY = 10  # updates
 STORIES_SHOWN = 3  # with indices 0, 1, 2, whatever their score
 STORY_COLUMNS = ("index", "total", "reward", "words", "text")
@@ -82,13 +80,13 @@ class Follower:
             yield parse_line(number, lines[number - 1])
 
 
-def sampled_stories(folder: RunFolder, line: Line) -> list[dict[str, Any]]:
+def sampled_stories(folder: Path, line: Line) -> list[dict[str, Any]]:
     """The stories to show with this line, by STORY_COLUMNS; none for most lines, or where they are not there yet."""
     if line.phase != "interact" or line.step % STORIES_EVERY:
         return []
     from pyarrow import parquet  # it takes a while to import
 
-    path = folder.stories / f"part-{line.step:05d}.parquet"
+    path = folder / "stories" / f"part-{line.step:05d}.parquet"
     if not path.exists():
         return []
     rows: list[dict[str, Any]] = parquet.read_table(path, columns=list(STORY_COLUMNS)).to_pylist()

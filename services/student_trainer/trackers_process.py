@@ -13,18 +13,17 @@ from pathlib import Path
 
 import yaml
 
-from services.student_trainer.run_folder import RunFolder
 from services.student_trainer.trackers_backends import open_tracker, tracking_folder
 from services.student_trainer.trackers_lines import Follower, sampled_stories
 
 LOOK_EVERY_S = 1.0
 
 
-def follow(folder: RunFolder, name: str, ended: threading.Event) -> None:
+def follow(folder: Path, name: str, ended: threading.Event) -> None:
     """Tell the tracker every line it has not had, until the run has ended. Raises whatever the tracker raises."""
-    config = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
+    config = yaml.safe_load((folder / "run.yaml").read_text(encoding="utf-8"))
     tracker = open_tracker(name, folder, config.get("tracking", {}).get("project", "fabula"), config)
-    follower = Follower(folder.metrics, read_before=tracker.have)
+    follower = Follower(folder / "metrics.jsonl", read_before=tracker.have)
     while True:
         last_look = ended.wait(LOOK_EVERY_S)
         for line in follower.unread():
@@ -46,7 +45,7 @@ def main(run_dir: str, name: str, close_s: str) -> int:
         ended.set()
 
     threading.Thread(target=wait_for_the_end, daemon=True).start()
-    folder = RunFolder(Path(run_dir))
+    folder = Path(run_dir)
     try:
         with (tracking_folder(folder) / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # the tracker of a trainer that was killed may still be ending
