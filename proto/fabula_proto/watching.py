@@ -16,6 +16,7 @@ class HeldOutCheck(Message):
     teacher: TeacherIdentity = Field(description="The held-out teacher.")
     stories: int = Field(ge=0, description="Stories with a verdict from both; without one there are no numbers.")
     failed: int = Field(ge=0, description="Stories of the sample that lack one of the two.")
+    reason: str | None = Field(default=None, description="Why the first of these has none.")
     training_mean: Probability | None = None
     held_out_mean: Probability | None = None
     gap_mean: float | None = Field(default=None, description="Mean over stories of training minus held-out reward.")

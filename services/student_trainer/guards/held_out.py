@@ -28,19 +28,22 @@ def sample(seed: int, step: int, batch_size: int, size: int) -> list[int]:
 
 def compare(training: Sequence[Verdict], held_out: ScoredBatch) -> HeldOutCheck:
     """Both teachers' rewards of the same stories. A story counts where both gave one."""
+    pairs = list(zip(held_out.verdicts, training, strict=True))
     both = [
         (mine, other)
-        for mine, other in zip(map(usable_reward, training), map(usable_reward, held_out.verdicts), strict=True)
-        if mine is not None and other is not None
+        for theirs, ours in pairs
+        if (mine := usable_reward(ours)) is not None and (other := usable_reward(theirs)) is not None
     ]
-    failed = len(training) - len(both)
+    failed = len(pairs) - len(both)
+    reason = next((verdict.reason for pair in pairs for verdict in pair if usable_reward(verdict) is None), None)
     if not both:
-        return HeldOutCheck(teacher=held_out.teacher, stories=0, failed=failed)
+        return HeldOutCheck(teacher=held_out.teacher, stories=0, failed=failed, reason=reason)
     gaps = [mine - other for mine, other in both]
     return HeldOutCheck(
         teacher=held_out.teacher,
         stories=len(both),
         failed=failed,
+        reason=reason,
         training_mean=fmean(mine for mine, _ in both),
         held_out_mean=fmean(other for _, other in both),
         gap_mean=fmean(gaps),

@@ -98,6 +98,7 @@ def _rules(settings: GuardsSettings) -> list[Rule]:  # type: ignore[type-arg]  #
     distinct, spread = settings.distinct, settings.zero_variance
     return [
         Rule("held_out", held_out.action, held_out.window, _held_out_point, lambda p: _held_out(p, settings)),
+        Rule("held_out", held_out.action, held_out.window, lambda seen: seen.watch.held_out, _silent),
         Rule("canaries", canaries.action, canaries.window, _canary_point, lambda p: _canaries(p, settings)),
         Rule("teacher", canaries.action, 0, lambda seen: (seen.step, seen.watch.teachers), _teacher),
         Rule(
@@ -203,6 +204,12 @@ def _held_out(points: Sequence[_HeldOutPoint], settings: GuardsSettings) -> Read
         f"{found.gap:.3f}, at least {found.low:.3f} with 95 % confidence; the limit is {threshold:g}"
     )
     return Reading(found.low > threshold, found.low, threshold, message)
+
+
+def _silent(checks: Sequence[HeldOutCheck]) -> Reading:
+    """A check that compares nothing must not pass for one that found nothing."""
+    message = f"the held-out check of this update compares nothing: {checks[-1].reason}"
+    return Reading(checks[-1].stories < 2, None, None, message)
 
 
 _CanaryPoint = tuple[int, CanaryCheck]
