@@ -15,7 +15,7 @@ from services.student_trainer.settings import (
 
 
 def pretrain_settings(name: str) -> RunSettings:
-    """`dropout`: with dropout, micro-batches of 2; else without either."""
+    """`dropout`: with dropout, a batch in two micro-batches; else without either."""
     dropout = name == "dropout"
     return RunSettings(
         preset="test",
@@ -28,7 +28,7 @@ def pretrain_settings(name: str) -> RunSettings:
             learning_rate=3e-3,
             block_tokens=32,
             batch_size=6,
-            micro_batch_size=2 if dropout else None,
+            micro_batch_size=3 if dropout else None,
             milestones=(800,),
             log_every=1,
         ),

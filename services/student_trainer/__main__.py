@@ -73,10 +73,12 @@ def _work(run_dir: Path, redis_url: str | None, style: ProgressStyle | None, pha
     from services.student_trainer.folder_lock import FolderInUseError, FolderLock
     from services.student_trainer.guards.guards import GuardStopError
     from services.student_trainer.interaction import StopRequestedError, TeacherFailedError
+    from services.student_trainer.ranks import Beat, RankFailedError, RankLostError, Ranks
     from services.student_trainer.rewards import UnknownCriterionError
     from services.student_trainer.run import Trainer
     from services.student_trainer.run_folder import RunFolder
     from services.student_trainer.story_queue import NoVerdictsError
+    from services.student_trainer.student import StudentError
     from services.student_trainer.trackers import Trackers
 
     transformers_logging.disable_progress_bar()  # saving a checkpoint is one line of ours
@@ -84,24 +86,33 @@ def _work(run_dir: Path, redis_url: str | None, style: ProgressStyle | None, pha
     streams = Streams(redis_url) if redis_url is not None else None
     try:
         folder = RunFolder(run_dir.resolve())
-        trainer = Trainer(folder, stop, tty, streams)
         with ExitStack() as held:
-            if os.environ.get("RANK", "0") == "0":  # of the processes that a launcher starts, one holds the folder
+            ranks = Ranks.from_environment()
+            held.callback(ranks.close)
+            trainer = Trainer(folder, stop, tty, streams, ranks)
+
+            def hold(_: Beat) -> None:
                 held.enter_context(FolderLock(folder.path))
-                held.enter_context(Trackers(folder.path, trainer.settings.tracking, trainer.progress.say))
+                held.enter_context(Trackers(folder.path, trainer.settings.tracking, trainer.say))
+
+            ranks.on_main(hold)
             trainer.announce_unmeasured()
             if "pretrain" in phases:
                 trainer.pretrain()
             if "interact" in phases:
                 trainer.interact()
     except StopRequestedError:
-        typer.echo("Stopped; the state is saved, and the same command goes on from here.")
+        if _speaks():
+            typer.echo("Stopped; the state is saved, and the same command goes on from here.")
         raise typer.Exit(EXIT_STOPPED) from None
-    except (ConfigError, CorpusError, CheckpointError, FolderInUseError, UnknownCriterionError) as error:
+    except (ConfigError, CorpusError, CheckpointError, FolderInUseError, StudentError, UnknownCriterionError) as error:
         _fail(str(error), EXIT_USAGE)
     except GuardStopError as error:
         _fail(str(error), EXIT_GUARD)
-    except (TeacherFailedError, NoVerdictsError, NotFiniteError, TransportError, OSError) as error:
+    except RankLostError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(EXIT_FAILED) from None
+    except (TeacherFailedError, NoVerdictsError, NotFiniteError, RankFailedError, TransportError, OSError) as error:
         _fail(str(error), EXIT_FAILED)
     finally:
         if streams is not None:
@@ -109,8 +120,14 @@ def _work(run_dir: Path, redis_url: str | None, style: ProgressStyle | None, pha
 
 
 def _fail(message: str, status: int) -> None:
-    typer.echo(f"error: {message}", err=True)
+    if _speaks():
+        typer.echo(f"error: {message}", err=True)
     raise typer.Exit(status)
+
+
+def _speaks() -> bool:
+    """Whether this process says what all of a run's processes come to."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 if __name__ == "__main__":

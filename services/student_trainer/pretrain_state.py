@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from transformers import GPT2LMHeadModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from services.student_trainer import checkpoints
 from services.student_trainer.student import load_student
@@ -38,7 +38,7 @@ def resume_folder(run_dir: Path) -> Path:
 
 def save_resume_point(
     run_dir: Path,
-    model: GPT2LMHeadModel,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     optimizer: torch.optim.Optimizer,
     progress: Progress,
@@ -53,7 +53,7 @@ def save_resume_point(
             shutil.rmtree(other)
 
 
-def load_resume_point(run_dir: Path) -> tuple[GPT2LMHeadModel, dict[str, object], Progress] | None:
+def load_resume_point(run_dir: Path) -> tuple[PreTrainedModel, dict[str, object], Progress] | None:
     """Model, optimiser state and progress of the newest resume point; none where there is none.
 
     Raises:

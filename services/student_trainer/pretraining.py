@@ -6,18 +6,19 @@ micro-batches, each process takes its share of them, and gradients are summed: t
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, GPT2LMHeadModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from fabula_proto import PretrainMetrics
 from services.student_trainer import checkpoints
-from services.student_trainer.corpus import Corpus, CorpusError
-from services.student_trainer.dataset import Blocks, derive_seed, make_blocks
+from services.student_trainer.corpus import Corpus
+from services.student_trainer.dataset import derive_seed, make_blocks
 from services.student_trainer.pretrain_plan import Plan, learning_rate, make_plan
+from services.student_trainer.pretrain_start import Facts, filled, first_student, prepare
 from services.student_trainer.pretrain_state import (
     Progress,
     append_line,
@@ -29,14 +30,13 @@ from services.student_trainer.pretrain_state import (
 )
 from services.student_trainer.ranks import Beat, Ranks
 from services.student_trainer.settings import PretrainSettings, RunSettings
-from services.student_trainer.student import build_student, parameter_count
-from services.student_trainer.token_cache import cached_blocks, open_blocks
-from services.student_trainer.tokenizer import train_tokenizer
+from services.student_trainer.student import parameter_count
+from services.student_trainer.token_cache import open_blocks
 
 VALIDATION_TOKENS = 100_000
 """Validation loss is taken over at most this many tokens, so that a milestone stays cheap."""
 
-Facts = Mapping[str, Any]
+__all__ = ["Facts", "pretrain"]
 
 
 def pretrain(
@@ -60,6 +60,7 @@ def pretrain(
 
     Raises:
         CorpusError: the corpus fills no block.
+        StudentError: the student cannot be built.
         CheckpointError: a saved state is damaged.
         RankLostError: another process died or hangs.
     """
@@ -87,9 +88,9 @@ class _Pretraining:
         self.seed = settings.seed
         self.ranks, self.device = ranks, ranks.device
         self.metrics = run_dir / "metrics.jsonl"
-        place = ranks.on_main(lambda beat: _prepare(run_dir, corpus, settings, beat))
+        place = ranks.on_main(lambda beat: prepare(run_dir, corpus, settings, beat))
         self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(run_dir / "tokenizer")
-        self.blocks = _filled(open_blocks(place), corpus)
+        self.blocks = filled(open_blocks(place), corpus)
         self.plan: Plan = make_plan(self.blocks, self.settings, self.seed)
         self.model, self.optimizer, self.progress = self._restore(settings)
         if ranks.main:
@@ -211,10 +212,10 @@ class _Pretraining:
         self.model.train()
         return total / len(tokens_NT)
 
-    def _restore(self, settings: RunSettings) -> tuple[GPT2LMHeadModel, torch.optim.Optimizer, Progress]:
+    def _restore(self, settings: RunSettings) -> tuple[PreTrainedModel, torch.optim.Optimizer, Progress]:
         point = load_resume_point(self.run_dir)
         if point is None:
-            model = build_student(settings.student, self.tokenizer, self.seed)
+            model = first_student(settings, self.tokenizer)
             model.to(self.device)  # type: ignore[arg-type]
             return model, _optimizer(model, self.settings), Progress()
         model, optimizer_state, progress = point
@@ -228,7 +229,7 @@ class _Pretraining:
         save_resume_point(self.run_dir, self.model, self.tokenizer, self.optimizer, self.progress)
 
 
-def _optimizer(model: GPT2LMHeadModel, settings: PretrainSettings) -> torch.optim.Optimizer:
+def _optimizer(model: PreTrainedModel, settings: PretrainSettings) -> torch.optim.Optimizer:
     """AdamW; weight decay, where there is any, spares biases and layer norms."""
     parameters = list(model.parameters())
     groups: list[dict[str, Any]] = [
@@ -236,24 +237,3 @@ def _optimizer(model: GPT2LMHeadModel, settings: PretrainSettings) -> torch.opti
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
-
-
-def _prepare(run_dir: Path, corpus: Corpus, settings: RunSettings, beat: Beat) -> Path:
-    """Tokenizer and blocks in the run folder, made at the first start; where the blocks are."""
-    folder = run_dir / "tokenizer"
-    if not folder.is_dir():
-        run_dir.mkdir(parents=True, exist_ok=True)
-        building = folder.with_name(f".building-{folder.name}")
-        train_tokenizer(corpus.train, settings.tokenizer).save_pretrained(building)
-        building.rename(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    return cached_blocks(run_dir / "tokens", corpus.train, tokenizer, settings.pretrain.block_tokens, beat)
-
-
-def _filled(blocks: Blocks, corpus: Corpus) -> Blocks:
-    if not int(blocks.words_N.sum()):
-        raise CorpusError(
-            f"{corpus.train_words} training words do not fill one block of {blocks.tokens_NT.shape[1]} tokens; "
-            "give more text or set pretrain.block_tokens lower"
-        )
-    return blocks

@@ -10,16 +10,29 @@ from fabula_proto.streams import Streams
 from services.student_trainer import checkpoints, config
 from services.student_trainer.corpus import load_documents
 from services.student_trainer.interaction import StopRequestedError, Watcher, interact
+from services.student_trainer.pretrain_start import check_student, keep_initial
 from services.student_trainer.pretraining import pretrain
 from services.student_trainer.progress import Progress
+from services.student_trainer.ranks import Ranks
 from services.student_trainer.run_folder import RunFolder, announcement
 from services.student_trainer.story_queue import StoryQueue
 
 
 class Trainer:
-    """One run folder, its settings and whoever watches. `streams` may be absent: then nothing is announced."""
+    """One run folder, its settings and whoever watches. `streams` may be absent: then nothing is announced.
 
-    def __init__(self, folder: RunFolder, stop: threading.Event, progress_tty: bool, streams: Streams | None) -> None:
+    Of several processes (`ranks`) the main one speaks and announces.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        stop: threading.Event,
+        progress_tty: bool,
+        streams: Streams | None,
+        ranks: Ranks | None = None,
+    ) -> None:
+        self.ranks = ranks or Ranks()
         self.folder = folder
         self.settings = config.load(folder.config)
         self.stop = stop
@@ -34,14 +47,19 @@ class Trainer:
         Raises:
             StopRequestedError: the state is saved.
             CorpusError: the corpus cannot be read.
+            StudentError: the student cannot be built, or not be taught.
         """
-        settings = self.settings
+        settings, ranks = self.settings, self.ranks
         final = self.folder.checkpoints / checkpoints.pretrain_name(settings.pretrain.word_budget)
-        if checkpoints.is_complete(final):
-            self.progress.say(f"Pretraining is done already: {final}")
+        if ranks.on_main(lambda _: checkpoints.is_complete(final)):
+            self.say(f"Pretraining is done already: {final}")
+            return final
+        check_student(settings)
+        if settings.pretrain.word_budget == 0:
+            ranks.on_main(lambda _: self._kept(keep_initial(self.folder.path, self.folder.run, settings)))
             return final
         corpus = load_documents(settings.corpus, settings.seed)
-        self.progress.say(f"Pretraining on {corpus.description}")
+        self.say(f"Pretraining on {corpus.description}")
         pretrain(
             self.folder.path,
             self.folder.run,
@@ -50,8 +68,9 @@ class Trainer:
             on_progress=self.progress.pretraining,
             stop=self.stop.is_set,
             on_checkpoint=lambda path, _: self._kept(path),
+            ranks=ranks,
         )
-        if not checkpoints.is_complete(final):
+        if not ranks.on_main(lambda _: checkpoints.is_complete(final)):
             raise StopRequestedError
         return final
 
@@ -64,23 +83,30 @@ class Trainer:
         """
         if self.streams is None:
             raise ValueError("interaction needs a queue; give --redis-url")
+        if self.settings.pretrain.word_budget == 0:
+            self.pretrain()
         start = self._start()
-        self.progress.say(f"Interaction starts from {start.name}; the student writes, the teacher judges")
+        self.say(f"Interaction starts from {start.name}; the student writes, the teacher judges")
         watcher = Watcher(
             on_step=self.progress.update,
             on_checkpoint=self._kept,
             should_stop=self.stop.is_set,
-            say=self.progress.say,
+            say=self.say,
         )
         return interact(self.folder, self.settings, start, StoryQueue(self.streams, self.folder.run), watcher)
 
     def announce_unmeasured(self) -> None:
         """Announce finished checkpoints again that have no report: the last process may have died in between."""
-        if self.streams is None:
+        if self.streams is None or not self.ranks.main:
             return
         for path in sorted(self.folder.checkpoints.glob("chck_*")):
             if checkpoints.is_complete(path) and not self.folder.report(path.name).exists():
                 self._announce(path)
+
+    def say(self, text: str) -> None:
+        """One line of progress, once."""
+        if self.ranks.main:
+            self.progress.say(text)
 
     def _start(self) -> Path:
         """The checkpoint that interaction starts from: the last of pretraining, unless the settings name another."""
@@ -94,7 +120,7 @@ class Trainer:
         )
 
     def _kept(self, path: Path) -> None:
-        self.progress.say(f"  saved {path}")
+        self.say(f"  saved {path}")
         self._announce(path)
 
     def _announce(self, path: Path) -> None:

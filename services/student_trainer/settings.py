@@ -6,7 +6,7 @@ Defaults are those of arXiv 2509.15714 and its code (TRL 0.9.4); presets/paper.y
 import hashlib
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from services.student_trainer.guard_settings import GuardsSettings
 from services.student_trainer.learning_settings import (
@@ -48,13 +48,22 @@ class TokenizerSettings(Settings):
 
 
 class StudentSettings(Settings):
-    """Shape of the GPT-2 student."""
+    """Kind and shape of the student: the paper's GPT-2, or any causal language model of transformers."""
 
+    model: str = Field(default="gpt2", description="A causal model's name in transformers: gpt2, llama, qwen3, ...")
     layers: int = Field(default=12, ge=1)
     heads: int = Field(default=12, ge=1)
     width: int = Field(default=768, ge=8)
     context: int = Field(default=512, ge=32, description="Positions, in tokens.")
-    dropout: float = Field(default=0.1, ge=0, lt=1)
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="Wherever the model has dropout.")
+    config: dict[str, JsonValue] = Field(
+        default={}, description="Further fields of the model's configuration, such as {num_key_value_heads: 2}."
+    )
+    init: str | None = Field(
+        default=None,
+        description="Begin with this causal model and its tokenizer, a folder or a Hub id, instead of random weights; "
+        "the fields above then do not count. With pretrain.word_budget 0 interaction starts from it as it is.",
+    )
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
@@ -66,7 +75,9 @@ class StudentSettings(Settings):
 class PretrainSettings(Settings):
     """Next-word prediction: AdamW, warm-up, linear decay."""
 
-    word_budget: int = Field(default=900_000_000, gt=0, description="Words to see, repetitions counted.")
+    word_budget: int = Field(
+        default=900_000_000, ge=0, description="Words to see, repetitions counted. 0 only with student.init."
+    )
     learning_rate: float = Field(default=5e-5, gt=0)
     warmup_ratio: float = Field(default=0.01, ge=0, le=1)
     weight_decay: float = Field(default=0.0, ge=0)
@@ -187,7 +198,15 @@ class RunSettings(Settings):
     tracking: TrackingSettings = TrackingSettings()
 
     @model_validator(mode="after")
+    def _something_to_interact_with(self) -> Self:
+        if self.pretrain.word_budget == 0 and self.student.init is None:
+            raise ValueError("pretrain.word_budget 0 leaves a random student; set it, or student.init")
+        return self
+
+    @model_validator(mode="after")
     def _lengths_fit_the_context(self) -> Self:
+        if self.student.init is not None:  # that model's own context counts, when it is there
+            return self
         if self.pretrain.block_tokens > self.student.context:
             raise ValueError(
                 f"pretrain.block_tokens {self.pretrain.block_tokens} exceeds student.context {self.student.context}"

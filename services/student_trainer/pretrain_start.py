@@ -1,0 +1,102 @@
+"""What a pretraining begins with: tokenizer, blocks of tokens, and the student, new or taken over."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from services.student_trainer import checkpoints
+from services.student_trainer.corpus import Corpus, CorpusError
+from services.student_trainer.dataset import Blocks
+from services.student_trainer.ranks import Beat
+from services.student_trainer.settings import RunSettings
+from services.student_trainer.student import StudentError, build_student, load_initial, parameter_count, student_config
+from services.student_trainer.token_cache import cached_blocks
+from services.student_trainer.tokenizer import train_tokenizer
+
+Facts = Mapping[str, Any]
+
+
+def prepare(run_dir: Path, corpus: Corpus, settings: RunSettings, beat: Beat) -> Path:
+    """Tokenizer and blocks in the run folder, made at the first start; where the blocks are."""
+    folder = run_dir / "tokenizer"
+    if not folder.is_dir():
+        run_dir.mkdir(parents=True, exist_ok=True)
+        building = folder.with_name(f".building-{folder.name}")
+        _new_tokenizer(corpus, settings).save_pretrained(building)
+        building.rename(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return cached_blocks(run_dir / "tokens", corpus.train, tokenizer, settings.pretrain.block_tokens, beat)
+
+
+def filled(blocks: Blocks, corpus: Corpus) -> Blocks:
+    """The blocks, if there are any.
+
+    Raises:
+        CorpusError: the corpus fills no block.
+    """
+    if not int(blocks.words_N.sum()):
+        raise CorpusError(
+            f"{corpus.train_words} training words do not fill one block of {blocks.tokens_NT.shape[1]} tokens; "
+            "give more text or set pretrain.block_tokens lower"
+        )
+    return blocks
+
+
+def first_student(settings: RunSettings, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """The student before its first step, in training mode, on the CPU.
+
+    Raises:
+        StudentError: it cannot be built, or has no room for a block.
+    """
+    if settings.student.init is None:
+        return build_student(settings.student, tokenizer, settings.seed)
+    model, _ = load_initial(settings.student.init)
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if context is not None and settings.pretrain.block_tokens > context:
+        raise StudentError(
+            f"pretrain.block_tokens {settings.pretrain.block_tokens} exceeds the {context} positions of "
+            f"student.init {settings.student.init}; lower it"
+        )
+    return model
+
+
+def keep_initial(run_dir: Path, run: str, settings: RunSettings) -> Path:
+    """Keep the model that `student.init` names as the run's checkpoint `chck_0`; where that is.
+
+    Raises:
+        StudentError: it cannot be taught.
+        OSError: it cannot be found or fetched.
+    """
+    model, tokenizer = load_initial(str(settings.student.init))
+    facts: Facts = {
+        "run": run,
+        "stage": "pretrain",
+        "step": 0,
+        "milestone": 0,
+        "init": settings.student.init,
+        "init_revision": getattr(model.config, "_commit_hash", None),
+        "pretraining_words": 0,
+        "interaction_words": 0,
+        "parameters": parameter_count(model),
+        "seed": settings.seed,
+    }
+    return checkpoints.save(run_dir / "checkpoints" / checkpoints.pretrain_name(0), model, tokenizer, {}, facts)
+
+
+def check_student(settings: RunSettings) -> None:
+    """Find mistakes in `student.model` and `student.config` before anything is read or tokenised.
+
+    Raises:
+        StudentError: there are some.
+    """
+    if settings.student.init is None:
+        student_config(settings.student, None)
+
+
+def _new_tokenizer(corpus: Corpus, settings: RunSettings) -> PreTrainedTokenizerBase:
+    if settings.student.init is None:
+        return train_tokenizer(corpus.train, settings.tokenizer)
+    _, tokenizer = load_initial(settings.student.init)
+    return tokenizer
