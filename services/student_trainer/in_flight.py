@@ -5,13 +5,15 @@ timing. What is in flight is part of the saved state: a policy of the past could
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fabula_proto import Story, StoryBatch
+from services.student_trainer.config import ConfigError
+from services.student_trainer.ranks import Ranks
 from services.student_trainer.rollout import Rollout, join, write_stories
 from services.student_trainer.settings import InteractSettings
 
@@ -35,34 +37,53 @@ class WrittenStep:
 
 @dataclass(frozen=True)
 class Writer:
-    """Writes steps of one run. `run` and `seed` are its own."""
+    """Writes steps of one run. `run` and `seed` are its own.
+
+    Of several processes each writes and sends whole chunks, so that stories are the same whatever their number; what
+    all wrote is then exchanged.
+
+    Raises:
+        ConfigError: on writing, where there are more processes than chunks.
+    """
 
     run: str
     seed: int
     options: InteractSettings
     tokenizer: PreTrainedTokenizerBase
+    ranks: Ranks = field(default_factory=Ranks)
 
     def write(
         self, model: PreTrainedModel, step: int, policy_version: int, send: Callable[[StoryBatch], None]
     ) -> WrittenStep:
         """Write the stories that update `step` will learn from; each chunk is sent while the next one is written."""
-        rollouts, batches = [], []
-        for number, indices in enumerate(self._chunks()):
-            rollout = write_stories(
-                model,
-                self.tokenizer,
-                self.options.prompt,
-                seed=self.seed,
-                step=step,
-                indices=indices,
-                max_new_tokens=self.options.max_new_tokens,
-                temperature=self.options.temperature,
+        chunks = self._chunks()
+        if self.ranks.world > len(chunks):
+            raise ConfigError(
+                f"{self.ranks.world} processes cannot share {len(chunks)} chunks of stories; start fewer, or set "
+                f"interact.chunk_size to at most {self.options.batch_size // self.ranks.world}"
             )
-            batch = self._batch(step, policy_version, number, indices, rollout.texts)
-            send(batch)
-            rollouts.append(rollout)
-            batches.append(batch)
-        return WrittenStep(step, policy_version, join(rollouts, self.tokenizer.pad_token_id), tuple(batches))
+
+        def own() -> list[tuple[Rollout, StoryBatch]]:
+            pieces = []
+            for number in self.ranks.share(len(chunks)):
+                rollout = write_stories(
+                    model,
+                    self.tokenizer,
+                    self.options.prompt,
+                    seed=self.seed,
+                    step=step,
+                    indices=chunks[number],
+                    max_new_tokens=self.options.max_new_tokens,
+                    temperature=self.options.temperature,
+                )
+                batch = self._batch(step, policy_version, number, chunks[number], rollout.texts)
+                send(batch)
+                pieces.append((rollout.to(torch.device("cpu")), batch))
+            return pieces
+
+        pieces = [piece for part in self.ranks.everywhere(own) for piece in part]
+        rollout = join([rollout for rollout, _ in pieces], self.tokenizer.pad_token_id)
+        return WrittenStep(step, policy_version, rollout.to(model.device), tuple(batch for _, batch in pieces))
 
     def restore(self, saved: Mapping[str, Any], device: torch.device) -> WrittenStep:
         """The step that `to_saved` saved."""

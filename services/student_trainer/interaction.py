@@ -2,6 +2,9 @@
 
 What we do differently from the paper's code: the budget is asked before a batch is written, a verdict that is missing
 or failed is never a number, an error leaves nothing half-done, and a run that was stopped goes on exactly where it was.
+
+Of several processes (`ranks`) each writes, scores and learns its share of a batch. All hold the same state; the main
+one alone collects verdicts, asks the guards, records and saves.
 """
 
 import time
@@ -17,10 +20,11 @@ from services.student_trainer.advantages import masked_mean
 from services.student_trainer.algorithms import make_algorithm
 from services.student_trainer.algorithms.experience import Experience, JudgedStories
 from services.student_trainer.algorithms.updating import UpdateStats, update
-from services.student_trainer.guards.guards import Guards, wait_while_paused
-from services.student_trainer.in_flight import Writer
+from services.student_trainer.guards.guards import Guards, GuardStopError, wait_while_paused
+from services.student_trainer.in_flight import Writer, WrittenStep
 from services.student_trainer.interaction_state import InteractionState
 from services.student_trainer.ledger import BudgetSpentError
+from services.student_trainer.ranks import Beat, Ranks
 from services.student_trainer.records import StoryRow, append_metrics, write_stories_part
 from services.student_trainer.rewards import (
     WrittenStory,
@@ -34,7 +38,7 @@ from services.student_trainer.rollout import Rollout
 from services.student_trainer.run_folder import RunFolder
 from services.student_trainer.settings import RunSettings
 from services.student_trainer.step_records import StepTimes, step_metrics, story_rows
-from services.student_trainer.story_queue import Verdicts
+from services.student_trainer.story_queue import Collected, NoVerdictsError, Verdicts
 from services.student_trainer.words import count_words
 
 
@@ -59,7 +63,14 @@ class Watcher:
     say: Callable[[str], None] = lambda _: None
 
 
-def interact(folder: RunFolder, settings: RunSettings, start: Path, queue: Verdicts, watcher: Watcher) -> Path:
+def interact(
+    folder: RunFolder,
+    settings: RunSettings,
+    start: Path,
+    queue: Verdicts,
+    watcher: Watcher,
+    ranks: Ranks | None = None,
+) -> Path:
     """Learn from a teacher until the word budget is spent, from `start` or from where an earlier call got to.
 
     Returns:
@@ -72,22 +83,27 @@ def interact(folder: RunFolder, settings: RunSettings, start: Path, queue: Verdi
         NoVerdictsError: no teacher answered in `verdict_timeout_s`; the state is saved.
         UnknownCriterionError: `reward.weights` does not fit the teacher's rubric; the state is saved.
         NotFiniteError: the update blew up; the state before it stays in the last checkpoint.
+        ConfigError: there are more processes than chunks to write.
+        RankLostError: another process died or hangs; where it can, the main one has saved the state.
     """
+    ranks = ranks or Ranks()
     final = folder.checkpoints / checkpoints.interact_name(start.name, settings.interact.word_budget)
-    if checkpoints.is_complete(final):
+    if ranks.on_main(lambda _: checkpoints.is_complete(final)):
         return final
-    state = interaction_state.begin_or_resume(folder, settings, start)
+    state = interaction_state.begin_or_resume(folder, settings, start, ranks)
     loop = _Loop(folder, settings, state, queue, watcher)
     try:
         loop.send_again()
         while loop.write_ahead():
             loop.step()
-    except (StopRequestedError, RuntimeError):
-        if loop.consistent:
-            interaction_state.save_resume_point(folder, settings, state)
+    except (StopRequestedError, TeacherFailedError, NoVerdictsError, GuardStopError):  # raised in all processes
+        ranks.on_main(lambda _: loop.save_if_consistent())
         raise
-    interaction_state.save(final, folder, settings, state)
-    watcher.on_checkpoint(final)
+    except RuntimeError:
+        if ranks.main:
+            loop.save_if_consistent()
+        raise
+    ranks.on_main(lambda _: loop.finish(final))
     return final
 
 
@@ -100,6 +116,7 @@ class _Loop:
         self.folder = folder
         self.settings = settings
         self.state = state
+        self.ranks = state.policy.ranks
         self.queue = queue
         self.watcher = watcher
         self.algorithm = make_algorithm(settings.interact)
@@ -110,7 +127,7 @@ class _Loop:
             missing_end_penalty(reward.missing_end_weight),
         )
         self.prompt_words = count_words(settings.interact.prompt)
-        self.writer = Writer(folder.run, settings.seed, settings.interact, state.tokenizer)
+        self.writer = Writer(folder.run, settings.seed, settings.interact, state.tokenizer, self.ranks)
         self.guards = Guards(settings.interact.guards, folder, settings.seed, queue)
         self.consistent = True
         self.write_s = 0.0
@@ -118,17 +135,21 @@ class _Loop:
 
     def send_again(self) -> None:
         """Ask for the verdicts of what was in flight when the state was saved; those that have come stay."""
+        self.ranks.on_main(self._send_again)
+
+    def _send_again(self, beat: Beat) -> None:
         for written in self.state.in_flight:
             for batch in written.batches:
                 self.queue.send(batch)
             self.guards.ask(written.step, written.stories)
+            beat()
 
     def write_ahead(self) -> bool:
         """Write `lag` steps ahead of the one to learn from next, as far as the budget goes; whether there is one.
 
         Step t + lag is written when t updates are done, at the start all of them by the policy of update 0.
         """
-        wait_while_paused(self.folder.paused, self._save_resume_point, self._stop_if_asked, self.watcher.say)
+        self.ranks.on_main(self._wait_while_paused)
         started = time.perf_counter()
         state = self.state
         while len(state.in_flight) <= self.settings.interact.lag and self._affordable(len(state.in_flight) + 1):
@@ -136,9 +157,16 @@ class _Loop:
             step = state.step + len(state.in_flight)
             written = self.writer.write(state.policy.model, step, state.step, self.queue.send)
             state.in_flight.append(written)
-            self.guards.ask(step, written.stories)
+            self._ask_guards(written)
         self.write_s = time.perf_counter() - started
         return bool(state.in_flight)
+
+    def _wait_while_paused(self, beat: Beat) -> None:
+        paused, keep_waiting = self.folder.paused, self._keep_waiting(beat)
+        wait_while_paused(paused, self._save_resume_point, keep_waiting, self.watcher.say)
+
+    def _ask_guards(self, written: WrittenStep) -> None:
+        self.ranks.on_main(lambda _: self.guards.ask(written.step, written.stories))
 
     def _affordable(self, steps: int) -> bool:
         """Whether the ledger can pay for so many steps, those in flight included."""
@@ -154,16 +182,38 @@ class _Loop:
         started = time.perf_counter()
         self._stop_if_asked()
         written = self.state.in_flight[0]
-        collected = self.queue.collect(written.batches, self.settings.interact.verdict_timeout_s, self._stop_if_asked)
-        self.guards.collect(written.step, self.settings.interact.verdict_timeout_s, self._stop_if_asked)
+        collected = self.ranks.on_main(lambda beat: self._collect(written, beat))
         judged = time.perf_counter()
-        verdicts = self._enough_verdicts(collected.scored)
+        verdicts = [verdict for batch in collected.scored for verdict in batch.verdicts]
         experience, rewards_B = self._experience(written.rollout, verdicts)
         self.consistent = False
         stats = self._update(experience, written.rollout)
         learned = time.perf_counter()
-        rows = story_rows(written, collected.scored, rewards_B, experience)
         times = StepTimes(self.write_s, judged - started, collected.wait_for_student_s, learned - judged)
+        self.ranks.on_main(lambda _: self._finish_step(written, collected, rewards_B, experience, stats, times))
+        self.consistent = True
+        if not self.ranks.main:  # it may have seen verdicts when it sent
+            self.queue.forget(written.step)
+
+    def _collect(self, written: WrittenStep, beat: Beat) -> Collected:
+        """The verdicts, enough of them, and the guards' own."""
+        timeout_s, keep_waiting = self.settings.interact.verdict_timeout_s, self._keep_waiting(beat)
+        collected = self.queue.collect(written.batches, timeout_s, keep_waiting)
+        self.guards.collect(written.step, timeout_s, keep_waiting)
+        self._check_enough_verdicts(collected.scored)
+        return collected
+
+    def _finish_step(
+        self,
+        written: WrittenStep,
+        collected: Collected,
+        rewards_B: torch.Tensor,
+        experience: Experience,
+        stats: UpdateStats,
+        times: StepTimes,
+    ) -> None:
+        """Record, save, say."""
+        rows = story_rows(written, collected.scored, rewards_B, experience)
         metrics = step_metrics(self.folder.run, self.state, written, rows, experience, stats, times)
         metrics, alarms = self.guards.after_update(metrics, rows)
         self._record(metrics, rows, alarms)
@@ -174,7 +224,7 @@ class _Loop:
             self.watcher.say(f"  ALARM {alarm.guard}: {alarm.message}")
         self.guards.stop_if_asked(alarms)
 
-    def _enough_verdicts(self, scored: list[ScoredBatch]) -> list[Verdict]:
+    def _check_enough_verdicts(self, scored: list[ScoredBatch]) -> None:
         verdicts = [verdict for batch in scored for verdict in batch.verdicts]
         failed = [verdict for verdict in verdicts if usable_reward(verdict) is None]
         limit = self.settings.interact.max_failed_share
@@ -185,7 +235,6 @@ class _Loop:
                 f"(interact.max_failed_share is {limit:g}); the first says: {failed[0].reason}. "
                 "The state before this step is saved; mend the teacher and start the run again."
             )
-        return verdicts
 
     def _experience(self, rollout: Rollout, verdicts: list[Verdict]) -> tuple[Experience, torch.Tensor]:
         options = self.settings.interact
@@ -241,10 +290,30 @@ class _Loop:
         elif time.monotonic() - self.saved_at > options.save_every_s:
             self._save_resume_point()
 
+    def finish(self, final: Path) -> None:
+        """Keep the last checkpoint."""
+        interaction_state.save(final, self.folder, self.settings, self.state)
+        self.watcher.on_checkpoint(final)
+
+    def save_if_consistent(self) -> None:
+        """Save the state, unless an update or its records are half done."""
+        if self.consistent:
+            self._save_resume_point()
+
     def _save_resume_point(self) -> None:
         interaction_state.save_resume_point(self.folder, self.settings, self.state)
         self.saved_at = time.monotonic()
 
     def _stop_if_asked(self) -> None:
-        if self.watcher.should_stop():
+        if self.ranks.any(self.watcher.should_stop()):
             raise StopRequestedError
+
+    def _keep_waiting(self, beat: Beat) -> Callable[[], None]:
+        """What the main process does while it waits: say to the others that it is alive, stop if it is asked to."""
+
+        def look() -> None:
+            beat()
+            if self.watcher.should_stop():
+                raise StopRequestedError
+
+        return look

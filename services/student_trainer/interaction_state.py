@@ -15,6 +15,7 @@ from services.student_trainer.kl import KLController
 from services.student_trainer.learning_settings import KLSettings
 from services.student_trainer.ledger import Ledger
 from services.student_trainer.policy import Policy, ValueHead
+from services.student_trainer.ranks import Ranks
 from services.student_trainer.records import rewind_metrics, rewind_stories
 from services.student_trainer.run_folder import RunFolder
 from services.student_trainer.settings import RunSettings
@@ -37,17 +38,21 @@ class InteractionState:
     in_flight: list[WrittenStep]
 
 
-def begin_or_resume(folder: RunFolder, settings: RunSettings, start: Path) -> InteractionState:
+def begin_or_resume(
+    folder: RunFolder, settings: RunSettings, start: Path, ranks: Ranks | None = None
+) -> InteractionState:
     """The state at the furthest point that was saved, or a fresh one on the checkpoint `start`.
 
-    Records of updates past that point are taken back: these updates are done again, with the same result.
+    Records of updates past that point are taken back: these updates are done again, with the same result. Of several
+    processes each comes to the same state.
 
     Raises:
         CheckpointError: a checkpoint is damaged, or was written under another algorithm.
     """
-    checkpoints.verify(start)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    saved = _furthest(folder, start)
+    ranks = ranks or Ranks()
+    device = ranks.device
+    ranks.on_main(lambda _: checkpoints.verify(start))
+    saved = ranks.on_main(lambda _: _furthest(folder, start))
     model = load_student(saved or start).to(device)  # type: ignore[arg-type]
     algorithm = make_algorithm(settings.interact)
     if saved is None:
@@ -58,6 +63,7 @@ def begin_or_resume(folder: RunFolder, settings: RunSettings, start: Path) -> In
             head = ValueHead(model.config.get_text_config().hidden_size, settings.seed).to(device)
         reference = load_student(start).to(device)  # type: ignore[arg-type]
         policy = Policy(model, head, reference)
+    policy.ranks = ranks
     kl_settings = settings.interact.kl
     state = InteractionState(
         start=start,
@@ -73,10 +79,15 @@ def begin_or_resume(folder: RunFolder, settings: RunSettings, start: Path) -> In
     )
     if saved is not None:
         _restore(state, saved, settings, folder.run)
+    ranks.everywhere(lambda: None)  # all have read what the main process may from now on replace
+    ranks.on_main(lambda _: _take_back_records(folder, state))
+    return state
+
+
+def _take_back_records(folder: RunFolder, state: InteractionState) -> None:
     rewind_metrics(folder.metrics, state.step)
     rewind_stories(folder.stories, state.step)
     state.ledger.write(folder.ledger)
-    return state
 
 
 def save(path: Path, folder: RunFolder, settings: RunSettings, state: InteractionState) -> Path:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from services.student_trainer.ranks import Ranks
+
 
 class ValueHead(nn.Module):
     """Dropout(0.1) then Linear(width, 1), as TRL 0.9.4's. In interaction it runs in eval mode, like the model."""
@@ -51,6 +53,7 @@ class Policy:
         self.model = model.eval()
         self.value_head = None if value_head is None else value_head.eval()
         self.reference = reference.eval().requires_grad_(False)
+        self.ranks = Ranks()  # the processes that score and learn together
 
     @classmethod
     def from_student(cls, model: PreTrainedModel, seed: int, *, value_head: bool = True) -> "Policy":

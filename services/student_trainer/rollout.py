@@ -1,7 +1,7 @@
 """Writing stories from a prompt, one random stream a story."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -36,6 +36,11 @@ class Rollout:
     def saved(self) -> dict[str, Tensor]:
         """Its tensors, on the CPU; the texts follow from them."""
         return {name: value.cpu() for name, value in vars(self).items() if name != "texts"}
+
+    def to(self, device: torch.device) -> "Rollout":
+        """The same on another device."""
+        tensors = {name: value.to(device) for name, value in vars(self).items() if name != "texts"}
+        return replace(self, **tensors)
 
     @classmethod
     def restored(

@@ -93,7 +93,9 @@ class Trainer:
             should_stop=self.stop.is_set,
             say=self.say,
         )
-        return interact(self.folder, self.settings, start, StoryQueue(self.streams, self.folder.run), watcher)
+        return interact(
+            self.folder, self.settings, start, StoryQueue(self.streams, self.folder.run), watcher, self.ranks
+        )
 
     def announce_unmeasured(self) -> None:
         """Announce finished checkpoints again that have no report: the last process may have died in between."""
