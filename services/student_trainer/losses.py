@@ -23,7 +23,7 @@ def importance_weights(logprobs_BT: Tensor, behaviour_BT: Tensor, mask_BT: Tenso
     """How much likelier the policy finds what another one wrote, [B, T], 1 outside the mask.
 
     A token's weight is the ratio of its probabilities, `pi_prox / pi_behav` in AReaL's decoupled objective (arXiv
-    2505.24298, after Hilton et al. 2021, arXiv 2110.00641). With `whole_story` every token has its story's, which is the
+    2505.24298, after Hilton et al. 2021, arXiv 2110.00641). With `whole_story` every token has its story's, the
     product of them: for losses to which a story is one action.
     """
     log_weights_BT = (logprobs_BT - behaviour_BT) * mask_BT

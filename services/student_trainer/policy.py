@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from services.student_trainer.ranks import Ranks
+from services.student_trainer.token_logprobs import token_logprobs
 
 
 class ValueHead(nn.Module):
@@ -73,19 +74,20 @@ class Policy:
     ) -> TokenScores:
         """Log-probability, value and, if wanted, entropy (nats) for the response tokens of prompt + response [B, S].
 
-        The response is the last T of the S tokens. Position t is the state before response token t: the hidden state
-        that predicts it. Logits are computed where `mask_BT` is 1 and nowhere else. Attention needs no padding mask:
-        padding stands to the right, where a causal model cannot see it.
+        The response is the last T of the S tokens; the rest is the prompt, the same in every row. Position t is the
+        state before response token t: the hidden state that predicts it. Logits are computed where `mask_BT` is 1 and
+        nowhere else. Attention needs no padding mask: padding stands to the right, where a causal model cannot see it.
+
+        Raises:
+            ValueError: the rows' prompts differ.
         """
         mask_BT = mask_BT > 0
         hidden_ND = _hidden_before(self.model, sequences_BS, mask_BT)
-        all_logprobs_NV = _log_softmax(self.model, hidden_ND, temperature)
-        logprobs_N = _at_tokens(all_logprobs_NV, sequences_BS, mask_BT)
-        entropy_N = -(all_logprobs_NV.exp() * all_logprobs_NV).sum(-1) if entropy else None
+        logprobs_N, entropy_N = _at_tokens(self.model, hidden_ND, sequences_BS, mask_BT, temperature)
         return TokenScores(
             logprobs_BT=_scatter(logprobs_N, mask_BT),
             values_BT=None if self.value_head is None else _scatter(self.value_head(hidden_ND), mask_BT),
-            entropy_BT=None if entropy_N is None else _scatter(entropy_N, mask_BT),
+            entropy_BT=_scatter(entropy_N, mask_BT) if entropy else None,
         )
 
     @torch.no_grad()
@@ -93,26 +95,37 @@ class Policy:
         """Log-probabilities [B, T] of the response tokens under the reference, 0 where the mask is 0."""
         mask_BT = mask_BT > 0
         hidden_ND = _hidden_before(self.reference, sequences_BS, mask_BT)
-        all_logprobs_NV = _log_softmax(self.reference, hidden_ND, temperature)
-        return _scatter(_at_tokens(all_logprobs_NV, sequences_BS, mask_BT), mask_BT)
+        logprobs_N, _ = _at_tokens(self.reference, hidden_ND, sequences_BS, mask_BT, temperature)
+        return _scatter(logprobs_N, mask_BT)
 
 
 def _hidden_before(model: PreTrainedModel, sequences_BS: Tensor, mask_BT: Tensor) -> Tensor:
-    """Hidden states [N, D] that predict the N response tokens under the mask, row by row."""
-    ones_BS = torch.ones_like(sequences_BS)
-    hidden_BSD = model.base_model(sequences_BS, attention_mask=ones_BS, use_cache=False).last_hidden_state
-    hidden_ND: Tensor = hidden_BSD[:, -mask_BT.shape[1] - 1 : -1][mask_BT]
+    """Hidden states [N, D] that predict the N response tokens under the mask, row by row.
+
+    The prompt is read once and its keys and values serve every row. The last token predicts nothing and is not read.
+    """
+    rows, tokens = mask_BT.shape
+    prompt_1P, responses_BT = sequences_BS[:1, :-tokens], sequences_BS[:, -tokens:]
+    if not bool((sequences_BS[:, :-tokens] == prompt_1P).all()):
+        raise ValueError("the rows' prompts differ; score stories of different prompts in different calls")
+    cache = DynamicCache(config=model.config)
+    read = model.base_model(prompt_1P, past_key_values=cache, use_cache=True)
+    hidden_BTD = read.last_hidden_state[:, -1:].expand(rows, -1, -1)
+    if tokens > 1:
+        cache.batch_repeat_interleave(rows)
+        read = model.base_model(responses_BT[:, :-1], past_key_values=cache, use_cache=True)
+        hidden_BTD = torch.cat([hidden_BTD, read.last_hidden_state], dim=1)
+    hidden_ND: Tensor = hidden_BTD[mask_BT]
     return hidden_ND
 
 
-def _log_softmax(model: PreTrainedModel, hidden_ND: Tensor, temperature: float) -> Tensor:
-    logits_NV: Tensor = model.get_output_embeddings()(hidden_ND)
-    return torch.log_softmax(logits_NV.float() / temperature, dim=-1)
-
-
-def _at_tokens(all_logprobs_NV: Tensor, sequences_BS: Tensor, mask_BT: Tensor) -> Tensor:
+def _at_tokens(
+    model: PreTrainedModel, hidden_ND: Tensor, sequences_BS: Tensor, mask_BT: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of the response tokens under the mask, and entropies before them, both [N]."""
+    head = model.get_output_embeddings()
     tokens_N = sequences_BS[:, -mask_BT.shape[1] :][mask_BT]
-    return all_logprobs_NV.gather(-1, tokens_N[:, None]).squeeze(-1)
+    return token_logprobs(hidden_ND, head.weight, head.bias, tokens_N, temperature)
 
 
 def _scatter(values_N: Tensor, mask_BT: Tensor) -> Tensor:

@@ -31,12 +31,11 @@ class BestOfN:
     @property
     def passes(self) -> Passes:
         """`epochs` over the chosen stories, nothing clipped."""
-        return Passes(epochs=self.settings.epochs)
+        return Passes(epochs=self.settings.epochs, chosen_rows=True)
 
     def gather(self, policy: Policy, stories: JudgedStories, kl_coefficient: float, temperature: float) -> Experience:
         """See Algorithm."""
-        size = self.settings.micro_batch_size
-        scored = score_stories(policy, stories, kl_coefficient, temperature, size, importance=None)
+        scored = score_stories(policy, stories, kl_coefficient, temperature, self, importance=None)
         count = max(1, round(self.settings.best_share * scored.stories))
         ranked_B = torch.where(stories.usable_B > 0, stories.rewards_B, -torch.inf)
         best_R = torch.sort(ranked_B, descending=True, stable=True).indices[:count].sort().values

@@ -54,6 +54,7 @@ class Experience:
     values_RT: Tensor | None = None
     returns_RT: Tensor | None = None
     importance_RT: Tensor | None = None  # pi before the update / pi that wrote; none: they are the same
+    first_pass: TokenScores | None = None  # of all rows, with its graph, where the first pass would compute it again
 
     def at(self, rows: Tensor) -> "Experience":
         """The same with these rows only: of each tensor whose name says that its first axis is R."""
@@ -80,6 +81,11 @@ class Passes:
     minibatch_size: int | None = None
     ratio_clip: float | None = None  # none: nothing is clipped
     ratio_threshold: float | None = None  # a pass whose mean ratio exceeds it is skipped
+    chosen_rows: bool = False  # the rows to learn from are not those that were scored
+
+    def begins_with_all(self, stories: int) -> bool:
+        """Whether the first pass goes over all the stories that were scored, in their order."""
+        return not self.chosen_rows and (self.minibatch_size is None or self.minibatch_size >= stories)
 
 
 class Algorithm(Protocol):
@@ -109,30 +115,36 @@ class Algorithm(Protocol):
         """Loss terms of the rows `seen`, whose tokens the learning policy scores so."""
 
 
-@torch.no_grad()
 def score_stories(
     policy: Policy,
     stories: JudgedStories,
     kl_coefficient: float,
     temperature: float,
-    micro_batch_size: int,
+    algorithm: Algorithm,
     *,
     importance: Literal["token", "story"] | None = "token",
 ) -> Experience:
     """Policy and reference on each response token, with advantages 0 and every token of the same weight.
 
-    `importance`: what an importance weight is of, where another policy wrote; none: there is none.
+    Where the first pass would be this very forward (all stories in one micro-batch), its graph is kept for that pass.
+
+    Args:
+        importance: what an importance weight is of, where another policy wrote; none: there is none.
 
     Raises:
         ValueError: no story has a usable verdict.
     """
     mask_BT = stories.mask_BT * stories.usable_B[:, None]
-    chunks = list(zip(stories.sequences_BS.split(micro_batch_size), mask_BT.split(micro_batch_size), strict=True))
-    scores = [policy.token_scores(rows, mask, temperature, entropy=True) for rows, mask in chunks]
-    reference_BT = torch.cat([policy.reference_logprobs(rows, mask, temperature) for rows, mask in chunks])
-    logprobs_BT = torch.cat([s.logprobs_BT for s in scores])
+    size = algorithm.settings.micro_batch_size
+    chunks = list(zip(stories.sequences_BS.split(size), mask_BT.split(size), strict=True))
+    with torch.set_grad_enabled(algorithm.passes.begins_with_all(len(mask_BT)) and len(chunks) == 1):
+        scores = [policy.token_scores(rows, mask, temperature, entropy=True) for rows, mask in chunks]
+    first_pass = scores[0] if scores[0].logprobs_BT.requires_grad else None
+    with torch.no_grad():
+        reference_BT = torch.cat([policy.reference_logprobs(rows, mask, temperature) for rows, mask in chunks])
+    logprobs_BT = torch.cat([s.logprobs_BT for s in scores]).detach()
     values = [s.values_BT for s in scores if s.values_BT is not None]
-    entropy_BT = torch.cat([s.entropy_BT for s in scores if s.entropy_BT is not None])
+    entropy_BT = torch.cat([s.entropy_BT for s in scores if s.entropy_BT is not None]).detach()
     importance_BT = None
     if importance is not None and stories.behaviour_BT is not None:
         importance_BT = importance_weights(
@@ -152,6 +164,7 @@ def score_stories(
         kl_per_story=float(masked_mean(kl_B, stories.usable_B)),
         entropy=float(masked_mean(entropy_BT, mask_BT)),
         stories=int(stories.usable_B.sum()),
-        values_RT=torch.cat(values) if values else None,
+        values_RT=torch.cat(values).detach() if values else None,
         importance_RT=importance_BT,
+        first_pass=first_pass,
     )

@@ -45,7 +45,7 @@ class GRPO:
     def gather(self, policy: Policy, stories: JudgedStories, kl_coefficient: float, temperature: float) -> Experience:
         """See Algorithm. The KL penalty is in the loss."""
         s = self.settings
-        scored = score_stories(policy, stories, kl_coefficient, temperature, s.micro_batch_size)
+        scored = score_stories(policy, stories, kl_coefficient, temperature, self)
         group_size = s.group_size or len(stories.rewards_B)
         advantages_B = group_normalised(stories.rewards_B, stories.usable_B, group_size, scale_by_std=s.scale_by_std)
         mask_BT = scored.mask_RT

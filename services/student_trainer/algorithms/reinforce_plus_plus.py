@@ -43,7 +43,7 @@ class ReinforcePlusPlus:
 
     def gather(self, policy: Policy, stories: JudgedStories, kl_coefficient: float, temperature: float) -> Experience:
         """See Algorithm. The KL penalty is in the token rewards."""
-        scored = score_stories(policy, stories, kl_coefficient, temperature, self.settings.micro_batch_size)
+        scored = score_stories(policy, stories, kl_coefficient, temperature, self)
         mask_BT = scored.mask_RT
         rewards_BT = token_rewards(
             stories.rewards_B, scored.logprobs_RT, scored.reference_RT, mask_BT, kl_coefficient, self.estimator

@@ -37,8 +37,7 @@ class RLOO:
 
     def gather(self, policy: Policy, stories: JudgedStories, kl_coefficient: float, temperature: float) -> Experience:
         """See Algorithm. The KL penalty is in the story rewards."""
-        size = self.settings.micro_batch_size
-        scored = score_stories(policy, stories, kl_coefficient, temperature, size, importance="story")
+        scored = score_stories(policy, stories, kl_coefficient, temperature, self, importance="story")
         kl_BT = kl_terms(scored.logprobs_RT, scored.reference_RT, self.estimator) * scored.mask_RT
         rewards_B = stories.rewards_B - kl_coefficient * kl_BT.sum(dim=1)
         group_size = self.settings.group_size or len(rewards_B)

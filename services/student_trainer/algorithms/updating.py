@@ -9,7 +9,7 @@ from torch import Tensor
 from services.student_trainer.advantages import masked_mean
 from services.student_trainer.algorithms.experience import Algorithm, Experience, LossTerms
 from services.student_trainer.learning_settings import LearningSettings, PPOSettings
-from services.student_trainer.policy import Policy
+from services.student_trainer.policy import Policy, TokenScores
 
 
 class NotFiniteError(RuntimeError):
@@ -59,10 +59,12 @@ def update(
         NotFiniteError: before a gradient with a NaN or infinity is applied.
     """
     done: list[_Pass] = []
+    first_pass = experience.first_pass
     for _ in range(algorithm.passes.epochs):
         for rows_M in _minibatches(experience, algorithm.passes.minibatch_size, generator):
             optimizer.zero_grad(set_to_none=True)
-            means = _accumulate_gradient(algorithm, policy, experience, rows_M, temperature)
+            means = _accumulate_gradient(algorithm, policy, experience, rows_M, temperature, first_pass)
+            first_pass = None
             norm = _finite_gradient_norm(policy, algorithm)
             threshold = algorithm.passes.ratio_threshold
             skipped = norm == 0.0 or (threshold is not None and means.ratio > threshold)
@@ -104,22 +106,32 @@ def _minibatches(experience: Experience, size: int | None, generator: torch.Gene
 
 
 def _accumulate_gradient(
-    algorithm: Algorithm, policy: Policy, experience: Experience, rows_M: Tensor, temperature: float
+    algorithm: Algorithm,
+    policy: Policy,
+    experience: Experience,
+    rows_M: Tensor,
+    temperature: float,
+    first_pass: TokenScores | None,
 ) -> _PassMeans:
-    """Add the minibatch's gradient to the parameters; losses as the algorithm weighs them, the rest token means."""
+    """Add the minibatch's gradient to the parameters; losses as the algorithm weighs them, the rest token means.
+
+    `first_pass`: this pass's forward, where it has been computed already.
+    """
     settings = algorithm.settings
     tokens, mass = experience.mask_RT[rows_M].sum(), experience.mass_R[rows_M].sum()
     sums = torch.zeros(6, dtype=torch.float64)
     for rows in rows_M.split(settings.micro_batch_size):
         seen = experience.at(rows)
-        scores = policy.token_scores(seen.sequences_RS, seen.mask_RT, temperature, entropy=settings.entropy_weight > 0)
+        scores = first_pass or policy.token_scores(
+            seen.sequences_RS, seen.mask_RT, temperature, entropy=settings.entropy_weight > 0
+        )
         terms = _weighted(algorithm.loss(scores, seen), seen.importance_RT)
         loss = (terms.policy_RT * seen.weights_RT).sum() / mass
         if terms.value_RT is not None:
             loss = loss + terms.value_weight * (terms.value_RT * seen.weights_RT).sum() / mass
         if terms.kl_RT is not None:
             loss = loss + (terms.kl_RT * seen.weights_RT).sum() / mass
-        if scores.entropy_BT is not None:
+        if settings.entropy_weight > 0 and scores.entropy_BT is not None:
             loss = loss - settings.entropy_weight * (scores.entropy_BT * seen.weights_RT).sum() / mass
         loss.backward()
         sums += _sums(terms, scores.logprobs_BT.detach() - seen.logprobs_RT, seen, algorithm.passes.ratio_clip)
