@@ -96,6 +96,11 @@ class Ranks:
         """Which of `count` things are this process's. Shares follow each other and differ by one at most."""
         return range(count * self.rank // self.world, count * (self.rank + 1) // self.world)
 
+    def own(self, rows: Tensor) -> Tensor:
+        """This process's share of a tensor's rows."""
+        share = self.share(len(rows))
+        return rows[share.start : share.stop]
+
     def everywhere(self, work: Callable[[], T]) -> list[T]:
         """Do `work` in each process. What each came to, in the order of ranks; an error in one is raised in all."""
         if self.world == 1:

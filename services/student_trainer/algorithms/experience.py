@@ -127,6 +127,7 @@ def score_stories(
     """Policy and reference on each response token, with advantages 0 and every token of the same weight.
 
     Where the first pass would be this very forward (all stories in one micro-batch), its graph is kept for that pass.
+    Of several processes each scores its share, and all learn what came of it.
 
     Args:
         importance: what an importance weight is of, where another policy wrote; none: there is none.
@@ -135,16 +136,17 @@ def score_stories(
         ValueError: no story has a usable verdict.
     """
     mask_BT = stories.mask_BT * stories.usable_B[:, None]
-    size = algorithm.settings.micro_batch_size
-    chunks = list(zip(stories.sequences_BS.split(size), mask_BT.split(size), strict=True))
+    size, ranks = algorithm.settings.micro_batch_size, policy.ranks
+    chunks = list(zip(ranks.own(stories.sequences_BS).split(size), ranks.own(mask_BT).split(size), strict=True))
     with torch.set_grad_enabled(algorithm.passes.begins_with_all(len(mask_BT)) and len(chunks) == 1):
         scores = [policy.token_scores(rows, mask, temperature, entropy=True) for rows, mask in chunks]
     first_pass = scores[0] if scores[0].logprobs_BT.requires_grad else None
     with torch.no_grad():
-        reference_BT = torch.cat([policy.reference_logprobs(rows, mask, temperature) for rows, mask in chunks])
-    logprobs_BT = torch.cat([s.logprobs_BT for s in scores]).detach()
+        reference = [policy.reference_logprobs(rows, mask, temperature) for rows, mask in chunks]
+    reference_BT = ranks.gather_rows(torch.cat(reference))
+    logprobs_BT = ranks.gather_rows(torch.cat([s.logprobs_BT for s in scores]).detach())
     values = [s.values_BT for s in scores if s.values_BT is not None]
-    entropy_BT = torch.cat([s.entropy_BT for s in scores if s.entropy_BT is not None]).detach()
+    entropy_BT = ranks.gather_rows(torch.cat([s.entropy_BT for s in scores if s.entropy_BT is not None]).detach())
     importance_BT = None
     if importance is not None and stories.behaviour_BT is not None:
         importance_BT = importance_weights(
@@ -164,7 +166,7 @@ def score_stories(
         kl_per_story=float(masked_mean(kl_B, stories.usable_B)),
         entropy=float(masked_mean(entropy_BT, mask_BT)),
         stories=int(stories.usable_B.sum()),
-        values_RT=torch.cat(values).detach() if values else None,
+        values_RT=ranks.gather_rows(torch.cat(values).detach()) if values else None,
         importance_RT=importance_BT,
         first_pass=first_pass,
     )

@@ -115,12 +115,15 @@ def _accumulate_gradient(
 ) -> _PassMeans:
     """Add the minibatch's gradient to the parameters; losses as the algorithm weighs them, the rest token means.
 
+    Of several processes each computes its share of the rows' gradient; their sum is in all when this returns.
+
     `first_pass`: this pass's forward, where it has been computed already.
     """
     settings = algorithm.settings
     tokens, mass = experience.mask_RT[rows_M].sum(), experience.mass_R[rows_M].sum()
     sums = torch.zeros(6, dtype=torch.float64)
-    for rows in rows_M.split(settings.micro_batch_size):
+    own_O = policy.ranks.own(rows_M)
+    for rows in own_O.split(settings.micro_batch_size) if len(own_O) else ():
         seen = experience.at(rows)
         scores = first_pass or policy.token_scores(
             seen.sequences_RS, seen.mask_RT, temperature, entropy=settings.entropy_weight > 0
@@ -135,6 +138,8 @@ def _accumulate_gradient(
             loss = loss - settings.entropy_weight * (scores.entropy_BT * seen.weights_RT).sum() / mass
         loss.backward()
         sums += _sums(terms, scores.logprobs_BT.detach() - seen.logprobs_RT, seen, algorithm.passes.ratio_clip)
+    policy.ranks.sum_gradients(policy.parameters())
+    sums = policy.ranks.sum(sums)
     by = torch.stack([mass, mass, tokens, tokens, tokens, tokens]).cpu()
     return _PassMeans(*(sums / by).tolist())
 
