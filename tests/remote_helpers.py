@@ -19,6 +19,8 @@ def answering(respond: Responder, bodies: list[bytes] | None = None) -> Iterator
     count, lock, kept = iter(range(1_000_000)), threading.Lock(), [] if bodies is None else bodies
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # connections are kept
+
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             with lock:

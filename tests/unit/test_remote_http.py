@@ -1,7 +1,9 @@
 """The client's errors, retries and limits, against a small server that answers what it is told."""
 
 import asyncio
+import gc
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,6 +59,37 @@ def then(*answers: Answer | None) -> Responder:
 )
 def test_what_passes_is_waited_out(first: Answer | None) -> None:
     assert ask(then(first, FINE)) == {"fine": True}
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_error_among_requests_loses_no_connection() -> None:
+    """Connections that the server has closed are closed by the next request, which may itself be ended meanwhile."""
+
+    async def at_once(http: Http, count: int) -> None:
+        await together(*(http.post("/question", {}) for _ in range(count)))
+
+    async def refused(turns: int) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        raise RequestRefusedError(400, "too long")
+
+    async def refused_among(http: Http, turns: int) -> None:
+        with pytest.raises(RequestRefusedError):
+            await together(http.post("/question", {}), refused(turns))
+
+    lost: list[object] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "unraisablehook", lambda unraisable: lost.append(unraisable.exc_value))
+        for turns in range(1, 10, 2):
+            with answering(lambda number, asked: FINE) as url, client(url, concurrency=8) as (http, loop):
+                loop.run(at_once(http, 8))
+                kept = http._client._transport._pool.connections  # type: ignore[attr-defined]
+                assert len(kept) > 4
+                for connection in kept:
+                    connection._connection._expire_at = 0.0  # as if nothing had been asked for some seconds
+                loop.run(refused_among(http, turns))
+        gc.collect()
+    assert lost == []
 
 
 def test_a_longer_wait_than_the_limit_is_not_begun() -> None:

@@ -18,8 +18,14 @@ DIGITS = TextGenerationInputGrammarType(type="regex", value="[0-3]")
 
 def asked(url: str) -> Any:
     """One digit, its details, and the digits beside it: what is a question of a judge."""
-    client = AsyncInferenceClient(url)
-    return asyncio.run(client.text_generation("Grade:", details=True, grammar=DIGITS, top_n_tokens=4, max_new_tokens=1))
+
+    async def ask() -> Any:
+        async with AsyncInferenceClient(url) as client:
+            return await client.text_generation(
+                "Grade:", details=True, grammar=DIGITS, top_n_tokens=4, max_new_tokens=1
+            )
+
+    return asyncio.run(ask())
 
 
 def test_a_bad_answer_of_one_server_unconstrains_every_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,17 +15,6 @@ from tests.wire.serving import WireServer
 Case = tuple[str, str | None]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sockets of the many servers here that the garbage collector closes are reported in whichever test it runs.
-
-    Not traced to their owner yet; everything else in these tests fails as it should.
-    """
-    unowned = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-    for item in items:
-        if "judge_contract" in item.nodeid:
-            item.add_marker(unowned)
-
-
 @dataclass(frozen=True)
 class Served:
     """A judge, and its server where it has one."""

@@ -19,6 +19,7 @@ from time import time
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+import anyio
 import httpx
 
 from services.teacher.judges.base import JudgeUnavailableError
@@ -66,15 +67,27 @@ class LoopThread:
 
 
 async def together(*work: Coroutine[Any, Any, T]) -> list[T]:
-    """All results, in order. When one raises, the others are ended before its error goes on."""
-    tasks = [asyncio.ensure_future(one) for one in work]
-    try:
-        return list(await asyncio.gather(*tasks))
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise
+    """All results, in order. When one raises, the others are ended before its error goes on.
+
+    They are ended by anyio's cancellation, not asyncio's own: httpcore shields the closing of its connections from the
+    one alone, and would lose those that a cancelled request was about to close for the pool.
+    """
+    errors: list[Exception] = []
+    results: dict[int, T] = {}
+
+    async def run(place: int, one: Coroutine[Any, Any, T]) -> None:
+        try:
+            results[place] = await one
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is raised below
+            errors.append(error)
+            group.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        for place, one in enumerate(work):
+            group.start_soon(run, place, one)
+    if errors:
+        raise errors[0]
+    return [results[place] for place in range(len(work))]
 
 
 class Http:
@@ -154,7 +167,7 @@ class Http:
     ) -> httpx.Response:
         async with self._slots:
             try:
-                async with asyncio.timeout(self._timeout_s):
+                with anyio.fail_after(self._timeout_s):
                     return await self._patiently(method, path, body, waiting=waiting)
             except (TimeoutError, httpx.TimeoutException) as error:
                 raise ServerFaultError(
