@@ -1,4 +1,4 @@
-"""`fabula ledger`, `runs`, `rescore`, `replay` and `track`: what can be done with runs that are there."""
+"""`fabula ledger`, `runs`, `rescore`, `replay`, `track`, `card`, `push`: what can be done with runs that are there."""
 
 import json
 from pathlib import Path
@@ -124,6 +124,48 @@ def track(
     from services.local import tracking
 
     tracking.track(run_dir, tuple(to or ()), _console())
+
+
+@runs_app.command()
+def card(
+    run_dir: RunDir,
+    checkpoint: Annotated[str | None, typer.Option(help="Name of a checkpoint. Left out: the run's final one.")] = None,
+    to: Annotated[str, typer.Option(help="The repository that the card speaks of.")] = "ORG/NAME",
+    output: Annotated[Path | None, typer.Option(help="File to write; left out, the card is printed.")] = None,
+) -> None:
+    """Write a model card from a run's own records: student, teacher, words, scores with intervals, how to load it.
+
+    `fabula push` puts one into each branch. Every number stands in the run's folder. See docs/sharing.md.
+    """
+    from services.local import model_card
+
+    text = model_card.card(run_dir, checkpoint, to)
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        model_card.save(text, output)
+
+
+@runs_app.command()
+def push(
+    run_dir: RunDir,
+    to: Annotated[str, typer.Option(help="Repository on the Hub, ORG/NAME. It is made where there is none.")],
+    checkpoint: Annotated[
+        list[str] | None, typer.Option(help="Name of a checkpoint; may be repeated. Left out: all of them.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Nobody else may see the repository.")] = False,
+    endpoint: Annotated[
+        str | None, typer.Option(help="Another Hub, such as http://localhost:8080. Left out: HF_ENDPOINT or the Hub.")
+    ] = None,
+) -> None:
+    """Publish a run's checkpoints as BabyLM expects them: a branch for each, such as chck_90M, the final one on main.
+
+    Sends model, tokenizer and a model card, not the trainer's state. The token is HF_TOKEN's or of `hf auth login`.
+    What is there already is not sent again: the same command goes on with a push that broke off. See docs/sharing.md.
+    """
+    from services.local import hub
+
+    hub.push(run_dir, to, tuple(checkpoint or ()), _console(), private=private, endpoint=endpoint)
 
 
 def _console(*, stderr: bool = False) -> "Console":

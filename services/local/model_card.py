@@ -1,0 +1,274 @@
+"""`fabula card`: a model card from a run's own records. No number stands in it that the run's folder does not hold."""
+
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from fabula_proto import EvaluationReport, Measure, SuiteResult
+from services.local import table
+from services.local.card_facts import Kept, RunFacts, read_facts
+from services.local.card_text import inline, markdown_table, place, rows_table, said, yaml_value
+from services.local.errors import CommandError
+from services.local.summary import CRITERION
+from services.student_trainer import config
+from services.student_trainer.learning_settings import AlgorithmName
+from services.student_trainer.settings import GRAMMAR, InteractSettings
+
+try:
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+except ImportError as error:
+    raise CommandError(f"this needs {error.name}; install it with: pip install 'fabula[trainer]'") from error
+
+BLOCKS = {name: name.replace("++", "_plus_plus") for name in get_args(AlgorithmName)}
+OF_THEIR_OWN = frozenset({"algorithm", "kl", "reward", "guards", "prompt", *BLOCKS.values()})
+PACE = frozenset({"save_every_s", "log_every", "verdict_timeout_s"})
+PAPER = "[arXiv 2509.15714](https://arxiv.org/abs/2509.15714)"
+
+
+def card(run_dir: Path, checkpoint: str | None, repository: str) -> str:
+    """The card of a run's checkpoint, its final one where none is named.
+
+    Raises:
+        CommandError: there is no such run or checkpoint, or a file of the run cannot be read.
+    """
+    facts = read_facts(run_dir)
+    names = [kept.name for kept in facts.kept]
+    if checkpoint is not None and checkpoint not in names:
+        raise CommandError(f"run {facts.run} has no checkpoint {checkpoint}; it has {', '.join(names)}")
+    chosen = facts.kept[names.index(checkpoint) if checkpoint is not None else -1]
+    return write_card(facts, chosen, repository, final=checkpoint is None)
+
+
+def save(text: str, path: Path) -> None:
+    """Write the card to a file.
+
+    Raises:
+        CommandError: it cannot be written.
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CommandError(f"the card cannot be written to {path}: {error.strerror}", exit_code=1) from error
+
+
+def write_card(facts: RunFacts, checkpoint: Kept, repository: str = "ORG/NAME", *, final: bool = False) -> str:
+    """README.md for the branch of `checkpoint`, metadata first; `final` says that the branch is `main`."""
+    revision = "main" if final else checkpoint.name
+    body = "\n\n".join(_body(facts, checkpoint, repository, revision))
+    return str(ModelCard(f"---\n{_metadata(facts, checkpoint).to_yaml()}\n---\n\n{body}\n"))
+
+
+def _metadata(facts: RunFacts, checkpoint: Kept) -> ModelCardData:
+    settings = facts.settings
+    source = settings.corpus.source
+    tags = ["babylm", "fabula", "storytelling", str(checkpoint.shape["model_type"])]
+    if checkpoint.learned:
+        tags += ["reinforcement-learning", settings.interact.algorithm]
+    # The text's language is nowhere recorded; of our grammar, and of who continues the paper's prompt, it is known.
+    english = source == GRAMMAR or settings.interact.prompt == InteractSettings().prompt
+    return ModelCardData(
+        language="en" if english else None,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=tags,
+        datasets=[source.removeprefix("hf:")] if source.startswith("hf:") else None,
+        model_name=facts.run,
+        eval_results=list(_results(checkpoint.report)) or None,
+    )
+
+
+def _results(report: EvaluationReport | None) -> Iterator[EvalResult]:
+    for suite in _measured(report):
+        headline = suite.measures[suite.headline or ""]
+        yield EvalResult(
+            task_type="text-generation",
+            dataset_type=suite.suite,
+            dataset_name=f"{suite.suite} ({place(suite.source)})",
+            metric_type=suite.unit or "value",
+            metric_name=suite.headline,
+            metric_value=headline.value,
+            metric_args={"low_95": headline.low, "high_95": headline.high, "items": headline.n},
+        )
+
+
+def _measured(report: EvaluationReport | None) -> list[SuiteResult]:
+    return [suite for suite in report.suites if suite.status == "ok"] if report is not None else []
+
+
+def _body(facts: RunFacts, checkpoint: Kept, repository: str, revision: str) -> Iterator[str]:
+    yield f"# {facts.run}: {checkpoint.name}"
+    yield _summary(facts, checkpoint)
+    yield "## Use\n\n" + _use(facts, repository, revision)
+    yield "## Student and pretraining\n\n" + rows_table(dict(_student(facts, checkpoint)))
+    if any(kept.learned for kept in facts.kept):
+        yield "## Learning from a teacher\n\n" + "\n\n".join(_interaction(facts))
+    yield "## Scores\n\n" + "\n\n".join(_scores(facts, checkpoint))
+    yield "## Not measured\n\n" + "\n".join(f"- {line}" for line in _unmeasured(facts, checkpoint))
+    yield f"## The run again\n\n```sh\n{command(facts)}\n```"
+
+
+def _summary(facts: RunFacts, checkpoint: Kept) -> str:
+    words = f"{checkpoint.facts['pretraining_words']:,} words of next-word prediction"
+    if checkpoint.learned:
+        words += (
+            f" and {checkpoint.facts['interaction_words']:,} words of interaction with a teacher that judges stories"
+        )
+    return (
+        f"A student of {checkpoint.parameters:,} parameters after {words}. Made with Fabula, which follows *Once Upon "
+        f"a Time: Interactive Learning for Storytelling with Small Language Models* ({PAPER})."
+    )
+
+
+def _use(facts: RunFacts, repository: str, revision: str) -> str:
+    rows = [
+        (
+            f"`{kept.name}`" + (", `main`" if kept is facts.kept[-1] else ""),
+            f"{kept.facts['pretraining_words']:,}",
+            f"{kept.facts['interaction_words']:,}",
+        )
+        for kept in facts.kept
+    ]
+    return (
+        "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f'model = AutoModelForCausalLM.from_pretrained("{repository}", revision="{revision}")\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("{repository}", revision="{revision}")\n```\n\n'
+        f"The student continues a prompt: `{facts.settings.interact.prompt}`\n\n"
+        + markdown_table(("revision", "words of pretraining", "words of interaction"), rows)
+    )
+
+
+def _student(facts: RunFacts, checkpoint: Kept) -> Iterator[tuple[str, object]]:
+    settings, shape = facts.settings, checkpoint.shape
+    yield "architecture", ", ".join(shape.get("architectures") or [shape["model_type"]])
+    yield "parameters", f"{checkpoint.parameters:,}"
+    yield "vocabulary", f"{shape['vocab_size']:,}"
+    yield "student", inline(facts.recorded.get("student", {}))
+    yield "corpus", f"{place(settings.corpus.source)}{' of Fabula' if settings.corpus.source == GRAMMAR else ''}"
+    yield "pretraining", inline(facts.recorded.get("pretrain", {}), but=PACE)
+    read = next((one.facts for one in reversed(facts.kept) if not one.learned), None)
+    if read is not None:
+        yield "words seen, repetitions counted", f"{read['pretraining_words']:,}"
+        if read.get("epochs") is not None:
+            yield "epochs", f"{read['epochs']:.2f}"
+        if read.get("validation_loss") is not None:
+            yield "validation loss, nats per token", f"{read['validation_loss']:.4f}"
+    yield "seed", settings.seed
+
+
+def _interaction(facts: RunFacts) -> Iterator[str]:
+    name, recorded = facts.settings.interact.algorithm, facts.recorded.get("interact", {})
+    rows = {
+        "algorithm": f"{name}: {inline(recorded.get(BLOCKS[name], {}))}",
+        "KL": inline(recorded.get("kl", {})),
+        "reward": inline(recorded.get("reward", {})),
+        "interaction": inline(recorded, but=PACE | OF_THEIR_OWN),
+    }
+    if watched := {guard: options for guard, options in recorded.get("guards", {}).items() if options}:
+        rows["guards"] = "; ".join(f"{guard}: {inline(options)}" for guard, options in watched.items())
+    yield rows_table(rows)
+    yield "The teacher, by the verdicts that the student learned from:"
+    names = ("backend", "model", "revision", "rubric", "rubric_version", "rubric_hash", "mode")
+    teachers = [(*(place(getattr(who, name)) for name in names), f"{count:,}") for who, count in facts.teachers]
+    yield markdown_table((*names, "stories"), teachers)
+    ok, failed = facts.verdicts
+    yield f"{ok:,} verdicts were ok; {failed:,} stories had none, or none that counts, and were left out."
+    account = facts.ledger.account
+    if account is not None:
+        yield markdown_table(
+            ("words", "prompt, once", "teacher's", "spent", "budget", "student's own, free"),
+            [
+                (
+                    "",
+                    *(
+                        f"{n:,}"
+                        for n in (account.prompt, account.teacher, account.spent, account.budget, account.student)
+                    ),
+                )
+            ],
+        )
+    if facts.alarms:
+        alarms = [f"- after update {alarm.step}, {alarm.guard}: {said(alarm.message)}" for alarm in facts.alarms]
+        yield "Alarms of the guards:\n\n" + "\n".join(alarms)
+    elif watched:
+        yield "The guards raised no alarm."
+
+
+def _scores(facts: RunFacts, checkpoint: Kept) -> Iterator[str]:
+    columns = [one for one in (facts.start, checkpoint) if one is not None and one.report is not None]
+    columns = [one for place, one in enumerate(columns) if one not in columns[:place]]
+    if not columns:
+        yield "None: no report of the evaluator lies in the run's folder."
+        return
+    suites = {suite.suite: suite for one in columns for suite in _measured(one.report)}
+    rows = [
+        (title, *(_cell(one.report, suite.suite, key) for one in columns))
+        for suite in suites.values()
+        for key, title in _parts(suite)
+    ]
+    yield markdown_table(("", *(f"`{one.name}`" for one in columns)), rows)
+    yield "In brackets 95 % bootstrap intervals over items; in parentheses the number of items."
+
+
+def _parts(suite: SuiteResult) -> Iterator[tuple[str, str]]:
+    """The measures that are shown: the headline, and the rubric's criteria."""
+    yield suite.headline or "", f"{suite.suite}, {suite.unit or suite.headline} ({place(suite.source)})"
+    for key in suite.measures:
+        if key.startswith(CRITERION):
+            yield key, f"{suite.suite}, {key.removeprefix(CRITERION)}"
+
+
+def _cell(report: EvaluationReport | None, name: str, key: str) -> str:
+    suite = next((one for one in _measured(report) if one.suite == name), None)
+    measure: Measure | None = suite.measures.get(key) if suite is not None else None
+    if measure is None:
+        return "-"
+    _, scale, digits = table.suite_titles(name)
+    value, low, high = (f"{number * scale:.{digits}f}" for number in (measure.value, measure.low, measure.high))
+    return f"{value}{' %' if scale == 100 else ''} [{low}, {high}] ({measure.n:,})"
+
+
+def _unmeasured(facts: RunFacts, checkpoint: Kept) -> Iterator[str]:
+    if checkpoint.report is None:
+        yield f"`{checkpoint.name}` was not evaluated."
+    else:
+        for suite in checkpoint.report.suites:
+            if suite.status != "ok":
+                yield f"{suite.suite} ({suite.status}): {said(suite.reason or '')}"
+        yield "Any suite of the BabyLM evaluation that has no row above."
+    without = [f"`{one.name}`" for one in facts.kept if one.report is None and one is not checkpoint]
+    if without:
+        yield f"Checkpoints without a report: {', '.join(without)}."
+    yield f"Other seeds: this is one run, of seed {facts.settings.seed}; the intervals say nothing about another one."
+
+
+def command(facts: RunFacts) -> str:
+    """The command that does the run again; of files only their names are said."""
+    algorithm = facts.settings.interact.algorithm
+    others = set(BLOCKS.values()) - {BLOCKS[algorithm]}
+    preset = config.resolve(facts.settings.preset).model_dump(mode="json")
+    parts = ["fabula", "up", "--preset", facts.settings.preset]
+    source = facts.settings.corpus.source
+    for key, value in _changed(preset, facts.recorded):
+        section, _, rest = key.partition(".")
+        if section in ("run", "preset", "tracking") or (section == "interact" and rest.partition(".")[0] in others):
+            continue
+        if key == "corpus.source":
+            parts += ["--corpus", place(source)]
+        else:
+            parts += ["--set", f"{key}={place(value) if isinstance(value, str) else yaml_value(value)}"]
+    if facts.teacher_option is not None:
+        backend, _, model = facts.teacher_option.partition(":")
+        parts += ["--teacher", f"{backend}:{place(model)}" if model else facts.teacher_option]
+    if facts.eval_data is not None:
+        parts += ["--eval-data", place(facts.eval_data)]
+    return shlex.join(parts)
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in new.items():
+        before = old.get(key)
+        if isinstance(value, dict) and isinstance(before, dict) and before:
+            yield from _changed(before, value, f"{prefix}{key}.")
+        elif value != before:
+            yield f"{prefix}{key}", value
