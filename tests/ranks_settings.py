@@ -12,6 +12,10 @@ from services.student_trainer.settings import (
     StudentSettings,
     TokenizerSettings,
 )
+from tests.trainer_helpers import tiny_settings
+
+FAILING_PROMPT = "There was once"
+"""The test's teacher fails at these stories from update 1 on."""
 
 
 def pretrain_settings(name: str) -> RunSettings:
@@ -33,6 +37,21 @@ def pretrain_settings(name: str) -> RunSettings:
             log_every=1,
         ),
     )
+
+
+def interact_settings(name: str) -> RunSettings:
+    """Three updates of six stories in two chunks; some runs differ by name."""
+    changes: dict[str, dict[str, object]] = {
+        "grpo": {
+            "algorithm": "grpo",
+            "grpo": {"learning_rate": 1e-3, "minibatch_size": 3, "epochs": 2},
+            "lag": 1,
+            "kl": {"coefficient": 0.1},
+        },
+        "one_chunk": {"chunk_size": 6},
+        "failing": {"prompt": FAILING_PROMPT},
+    }
+    return tiny_settings(**changes.get(name, {}))
 
 
 def go(folder: Path, settings: RunSettings, ranks: Ranks, stop_after: int | None = None) -> Path | None:

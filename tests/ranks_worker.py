@@ -1,4 +1,7 @@
-"""What a process does that test_ranks starts beside another: `python -m tests.ranks_worker SCENARIO FOLDER`."""
+"""What a process does that test_ranks starts beside another.
+
+python -m tests.ranks_worker SCENARIOS FOLDER REDIS_URL [SILENCE_S]
+"""
 
 import json
 import os
@@ -64,6 +67,29 @@ def train(ranks: Ranks, folder: Path) -> None:
         go(folder / name, settings, ranks, stop_after)
 
 
+def interact(ranks: Ranks, folder: Path) -> None:
+    """Go on with each run in `folder/runs`; what it raised, if anything, is noted."""
+    from fabula_proto.streams import Streams
+    from services.student_trainer import config, interaction
+    from services.student_trainer.run_folder import RunFolder
+    from services.student_trainer.story_queue import StoryQueue
+    from tests.interaction_helpers import Following
+
+    for path in sorted((folder / "runs").iterdir()):
+        run = RunFolder(path)
+        stop_at = 3 if path.name == "stopped" and ranks.rank == 1 else None
+        with Streams(sys.argv[3]) as streams:
+            queue = StoryQueue(streams, run.run)
+            start = run.checkpoints / "chck_1k"
+            note = "done"
+            try:
+                settings = config.load(run.config)
+                interaction.interact(run, settings, start, queue, Following(stop_at).watcher, ranks)
+            except (interaction.TeacherFailedError, interaction.StopRequestedError, config.ConfigError) as error:
+                note = f"{type(error).__name__}: {error}"
+            (folder / f"{path.name}-{ranks.rank}.txt").write_text(note)
+
+
 def die(ranks: Ranks, folder: Path) -> None:
     """Process 1 is gone without a word; process 0 waits for it."""
     if ranks.rank == 1:
@@ -82,7 +108,7 @@ def hang(ranks: Ranks, folder: Path) -> None:
 if __name__ == "__main__":
     scenarios, place = sys.argv[1].split(","), Path(sys.argv[2])
     torch.set_num_threads(1)
-    mine = Ranks.from_environment(silence_s=float(sys.argv[3]) if len(sys.argv) > 3 else 60.0)
+    mine = Ranks.from_environment(silence_s=float(sys.argv[4]) if len(sys.argv) > 4 else 60.0)
     for scenario in scenarios:
-        {"talk": talk, "train": train, "die": die, "hang": hang}[scenario](mine, place)
+        {"talk": talk, "train": train, "interact": interact, "die": die, "hang": hang}[scenario](mine, place)
     mine.close()

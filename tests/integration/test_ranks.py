@@ -4,27 +4,49 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from fabula_proto import Story, Verdict, VerdictStatus
+from services.redis_server import LocalRedis
 from services.student_trainer import checkpoints
 from services.student_trainer.pretrain_state import resume_folder
 from services.student_trainer.ranks import Ranks
+from services.student_trainer.run_folder import RunFolder
+from tests.interaction_helpers import Following
+from tests.interaction_helpers import go as interact_alone
 from tests.ranks_helpers import outputs, processes
-from tests.ranks_settings import go, pretrain_settings
+from tests.ranks_settings import FAILING_PROMPT, go, interact_settings, pretrain_settings
+from tests.trainer_helpers import make_run, teacher_thread, vowel_verdict
 
 pytestmark = pytest.mark.xdist_group("ranks")
 
 
+RUNS = ("failing", "grpo", "one_chunk", "ppo", "stopped")
+
+
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two processes left behind that talked and trained."""
+def two(tmp_path_factory: pytest.TempPathFactory, redis_server: LocalRedis) -> Path:
+    """What two processes left behind that talked, pretrained and interacted."""
     folder = tmp_path_factory.mktemp("two")
-    with processes(2, "tests.ranks_worker", "talk,train,die", str(folder)) as started:
+    for name in RUNS:
+        make_run(folder / "runs" / name, interact_settings(name))
+    with (
+        teacher_thread(redis_server.url, judge),
+        processes(2, "tests.ranks_worker", "talk,train,interact,die", str(folder), redis_server.url) as started,
+    ):
         results = outputs(started)
     (folder / "status.json").write_text(json.dumps(results))
     return folder
+
+
+def judge(story: Story) -> Verdict:
+    """The share of vowels; nothing for some stories of the run `failing`."""
+    if story.prompt == FAILING_PROMPT and story.id.startswith("1-"):
+        return Verdict(story_id=story.id, status=VerdictStatus.FAILED, reason="out of memory")
+    return vowel_verdict(story)
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +56,19 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("alone")
     for name in ("plain", "dropout"):
         go(folder / name, pretrain_settings(name), Ranks())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone_interacting(tmp_path_factory: pytest.TempPathFactory, redis_server: LocalRedis) -> Path:
+    """The interactions by one process."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("alone_interacting")
+    with teacher_thread(redis_server.url):
+        for name in ("ppo", "grpo"):
+            settings = interact_settings(name)
+            run, start = make_run(folder / name, settings)
+            interact_alone(redis_server.url, run, start, settings, Following())
     return folder
 
 
@@ -101,6 +136,63 @@ def test_one_process_goes_on_where_two_were_stopped(two: Path, alone: Path) -> N
     check_equal(folder, alone / "plain")
 
 
+def check_same_interaction(ours: RunFolder, theirs: RunFolder) -> None:
+    """Stories and verdicts to the letter, losses to 1e-5, weights to 1e-5 after three updates."""
+    columns = ["step", "index", "story_id", "text", "total", "reward", "worker", "policy_version"]
+    tables = [pq.read_table(run.stories).select(columns) for run in (ours, theirs)]
+    assert tables[0].equals(tables[1])
+    assert tables[0].num_rows == 18
+    lines = [[json.loads(line) for line in run.metrics.read_text().splitlines()] for run in (ours, theirs)]
+    for mine, other in zip(*lines, strict=True):
+        for name in ("policy_loss", "value_loss", "kl_mean", "entropy_mean", "approx_kl", "gradient_norm"):
+            assert mine[name] == pytest.approx(other[name], abs=1e-5), name
+        if not mine.get("importance_mean"):
+            assert mine["ratio_first_pass"] == 1.0
+    assert ours.ledger.read_bytes() == theirs.ledger.read_bytes()
+    names = {path.name for path in theirs.checkpoints.iterdir()}
+    assert {path.name for path in ours.checkpoints.iterdir()} == names
+    mine, other = (load_file(run.checkpoints / "chck_1k_rl_58" / "model.safetensors") for run in (ours, theirs))
+    assert all(torch.allclose(mine[name], other[name], atol=1e-4) for name in other)
+
+
+def notes(two: Path, name: str) -> set[str]:
+    """What the run came to, in each process."""
+    return {(two / f"{name}-{rank}.txt").read_text() for rank in range(2)}
+
+
+@pytest.mark.parametrize("name", ["ppo", "grpo"])
+def test_two_processes_interact_as_one(two: Path, alone_interacting: Path, name: str) -> None:
+    """PPO; and GRPO a step behind, in minibatches."""
+    assert notes(two, name) == {"done"}
+    check_same_interaction(RunFolder(two / "runs" / name), RunFolder(alone_interacting / name))
+
+
+def test_one_process_goes_on_with_an_interaction_of_two(
+    two: Path, alone_interacting: Path, redis_server: LocalRedis
+) -> None:
+    """The second process alone was asked to stop; both did, with the state saved."""
+    assert notes(two, "stopped") == {"StopRequestedError: "}
+    run = RunFolder(two / "runs" / "stopped")
+    assert [path.name for path in run.interact_resume.iterdir()] == ["1"]
+    with teacher_thread(redis_server.url):
+        interact_alone(redis_server.url, run, run.checkpoints / "chck_1k", interact_settings("ppo"), Following())
+    check_same_interaction(run, RunFolder(alone_interacting / "ppo"))
+
+
+def test_a_failing_teacher_stops_both_with_the_state_saved(two: Path) -> None:
+    (note,) = notes(two, "failing")
+    assert note.startswith("TeacherFailedError: 6 of 6 stories of step 1 have no verdict")
+    (point,) = RunFolder(two / "runs" / "failing").interact_resume.iterdir()
+    assert point.name == "1"
+    checkpoints.verify(point)
+
+
+def test_more_processes_than_chunks_are_refused(two: Path) -> None:
+    (note,) = notes(two, "one_chunk")
+    assert note.startswith("ConfigError: 2 processes cannot share 1 chunks of stories; start fewer")
+    assert note.endswith("interact.chunk_size to at most 3")
+
+
 def test_a_process_that_dies_is_noticed_at_once(two: Path) -> None:
     (status, _, error), (lost, _, _) = json.loads((two / "status.json").read_text())
     assert (status, lost) == (1, 9), error
@@ -108,7 +200,7 @@ def test_a_process_that_dies_is_noticed_at_once(two: Path) -> None:
 
 
 def test_a_process_that_hangs_is_given_up(tmp_path: Path) -> None:
-    with processes(2, "tests.ranks_worker", "hang", str(tmp_path), "15") as started:
+    with processes(2, "tests.ranks_worker", "hang", str(tmp_path), "-", "15") as started:
         status, _, error = outputs(started[:1])[0]
         assert started[1].poll() is None
     assert status == 1
