@@ -11,9 +11,10 @@ from pydantic import Field, ValidationError
 from rich.console import Console
 from rich.progress import Progress
 
-from fabula_proto import Message, TeacherIdentity, Verdict
+from fabula_proto import Message, TeacherIdentity, Verdict, stories_digest
 from services.local.agreement_tables import Part, Sheet, estimate_cell, teacher_line
 from services.local.errors import CommandError
+from services.local.partial_verdicts import PartialVerdicts
 from services.local.run_files import checked_folder
 from services.local.scorers import Scored, score_stories
 
@@ -68,6 +69,8 @@ class Rescoring(Message):
 def rescore(folder: Path, side: str, limit: int | None, console: Console) -> Rescoring:
     """Have `side` judge the stories that the run in `folder` recorded, write its verdicts, and compare.
 
+    One that was interrupted goes on: verdicts are kept as they come, until all are written.
+
     Args:
         folder: of the run; its records are only read.
         side: see `score_stories`.
@@ -83,11 +86,14 @@ def rescore(folder: Path, side: str, limit: int | None, console: Console) -> Res
     if limit is not None and limit < len(rows):
         rows = [rows[place * len(rows) // limit] for place in range(limit)]
     stories = [row.story for row in rows]
+    digest = stories_digest(stories)
+    partial = PartialVerdicts(lambda teacher: folder / "rescored" / f".{file_name(teacher)}-{digest}.jsonl")
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task(f"{side} judges {len(stories)} stories", total=len(stories))
-        scored = score_stories(side, stories, lambda done: progress.advance(task, done))
+        scored = score_stories(side, stories, lambda done: progress.advance(task, done), partial)
     path = folder / "rescored" / f"{file_name(scored.teacher)}.parquet"
     _write(path, folder.name, rows, scored)
+    partial.forget(scored.teacher)
     try:
         return _compared(folder.name, path, rows, side, scored)
     except ComparisonError as error:

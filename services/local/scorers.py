@@ -1,7 +1,7 @@
 """Whoever gives verdicts for stories: a teacher in this process, one that runs elsewhere, or a recording."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from fabula_proto import ScoreResponse, Story, TeacherIdentity, Verdict
 from services.local import http
 from services.local.errors import CommandError
+from services.local.partial_verdicts import Memory, NoMemory
 from services.local.scoring import settings_problem
 
 if TYPE_CHECKING:
@@ -33,8 +34,10 @@ class Scored:
     verdicts: list[Verdict | None]
 
 
-def score_stories(side: str, stories: Sequence[Story], advance: Advance) -> Scored:
+def score_stories(side: str, stories: Sequence[Story], advance: Advance, memory: Memory | None = None) -> Scored:
     """Verdicts of `side` for `stories`; `advance` is told how many more are done.
+
+    With a `memory`, what it knows is not judged again, and it is given each verdict as it comes; story ids are unique.
 
     `side` is a judge such as `rules:` or a name of the teachers file, the URL of a running teacher (with
     `?teacher=NAME` if wanted), or a file: answers of POST /score, one a line, or `ratings.jsonl#JUDGE`.
@@ -42,12 +45,13 @@ def score_stories(side: str, stories: Sequence[Story], advance: Advance) -> Scor
     Raises:
         CommandError: there is no such teacher, it cannot judge, or a file cannot be used.
     """
+    memory = memory or NoMemory()
     if _is_url(side):
-        return _by_url(side, stories, advance)
+        return _by_url(side, stories, advance, memory)
     if (recorded := _recorded(side)) is not None:
         advance(len(stories))
         return Scored(recorded.teacher, [recorded.verdicts.get(story.id) for story in stories])
-    return _here(side, stories, advance)
+    return _here(side, stories, advance, memory)
 
 
 def judged_criteria(side: str, stories: Sequence[Story]) -> tuple[str, ...]:
@@ -60,7 +64,7 @@ def judged_criteria(side: str, stories: Sequence[Story]) -> tuple[str, ...]:
     """
     verdicts: Iterable[Verdict | None]
     if _is_url(side):
-        verdicts = _by_url(side, stories[:1], lambda _: None).verdicts
+        verdicts = _by_url(side, stories[:1], lambda _: None, NoMemory()).verdicts
     elif (recorded := _recorded(side)) is not None:
         verdicts = recorded.verdicts.values()
     else:
@@ -110,7 +114,7 @@ def _chunks(stories: Sequence[Story]) -> Iterator[Sequence[Story]]:
         yield stories[start : start + CHUNK_STORIES]
 
 
-def _by_url(url: str, stories: Sequence[Story], advance: Advance) -> Scored:
+def _by_url(url: str, stories: Sequence[Story], advance: Advance, memory: Memory) -> Scored:
     parts = urlsplit(url)
     query = parse_qsl(parts.query, keep_blank_values=True)
     if unknown := sorted({key for key, _ in query} - {"teacher"}):
@@ -119,26 +123,41 @@ def _by_url(url: str, stories: Sequence[Story], advance: Advance) -> Scored:
     teachers = [name for _, name in query]
     found: list[Verdict | None] = []
     teacher: TeacherIdentity | None = None
+    known: Mapping[str, Verdict] = {}  # from the first chunk on: who the teacher is stands in its answer
     for chunk in _chunks(stories):
-        response = http.score(address, [story.text for story in chunk], teachers)
-        if teacher is not None and response.teacher != teacher:
-            raise CommandError(
-                f"the teacher at {url} changed after {len(found)} stories, from {teacher.model} {teacher.revision} to "
-                f"{response.teacher.model} {response.teacher.revision}; ask again when it stays the same",
-                exit_code=1,
-            )
-        teacher = response.teacher
-        found += [
-            verdict.model_copy(update={"story_id": story.id})
-            for story, verdict in zip(chunk, response.verdicts, strict=True)
-        ]
+        asked = [story for story in chunk if story.id not in known]
+        new: list[Verdict] = []
+        if asked:
+            response = http.score(address, [story.text for story in asked], teachers)
+            if teacher is not None and response.teacher != teacher:
+                raise CommandError(
+                    f"the teacher at {url} changed after {len(found)} stories, from {teacher.model} {teacher.revision} "
+                    f"to {response.teacher.model} {response.teacher.revision}; ask again when it stays the same",
+                    exit_code=1,
+                )
+            new = [
+                verdict.model_copy(update={"story_id": story.id})
+                for story, verdict in zip(asked, response.verdicts, strict=True)
+            ]
+            if teacher is None:
+                teacher, known = response.teacher, memory.known(response.teacher)
+                asked_ids = {story.id for story in asked}
+                known = {name: verdict for name, verdict in known.items() if name not in asked_ids}
+            memory.keep(teacher, new)
+        found += _in_order(chunk, known, new)
         advance(len(chunk))
     if teacher is None:
         raise CommandError("0 stories to judge; give at least one")
     return Scored(teacher, found)
 
 
-def _here(side: str, stories: Sequence[Story], advance: Advance) -> Scored:
+def _in_order(stories: Sequence[Story], known: Mapping[str, Verdict], new: Iterable[Verdict]) -> Iterator[Verdict]:
+    """A verdict a story: the known one, else the next of the new ones."""
+    rest = iter(new)
+    yield from (known[story.id] if story.id in known else next(rest) for story in stories)
+
+
+def _here(side: str, stories: Sequence[Story], advance: Advance, memory: Memory) -> Scored:
     # Imported here: a judge may bring torch, and most commands need none.
     from services.teacher.desk import Panel
     from services.teacher.judges.base import JudgeUnavailableError
@@ -162,8 +181,14 @@ def _here(side: str, stories: Sequence[Story], advance: Advance) -> Scored:
                 desks[name] = service.build_desk(name, roster.teachers[name])
                 closing.callback(desks[name].close)
             panel = Panel(desks)
-            verdicts = [verdict for judged in _judged(panel, stories, advance) for verdict in judged.verdicts]
-            return Scored(panel.identity, list(verdicts))
+            known = memory.known(panel.identity)
+            asked = [story for story in stories if story.id not in known]
+            advance(len(stories) - len(asked))
+            new: list[Verdict] = []
+            for judged in _judged(panel, asked, advance):
+                memory.keep(panel.identity, judged.verdicts)
+                new += judged.verdicts
+            return Scored(panel.identity, list(_in_order(stories, known, new)))
         except (JudgeUnavailableError, RosterError, RubricError) as error:
             raise CommandError(f"{side}: {error}", exit_code=1) from error
         except ValueError as error:

@@ -10,9 +10,13 @@ from rich.console import Console
 from fabula_proto import ScoredBatch, ScoreResponse, Story, TeacherIdentity, Verdict, VerdictStatus
 from services.cli import main
 from services.local.errors import CommandError
+from services.local.partial_verdicts import PartialVerdicts
+from services.local.recorded_stories import read_recorded
 from services.local.rescoring import RANGES, Rescoring, file_name, rescore
+from services.local.scorers import score_stories
 from services.student_trainer.records import StoryRow, write_stories_part
 from services.teacher.rubric import load_rubric
+from tests.story_rows import write_judged_stories
 from tests.teacher_helpers import WordJudge, teacher
 from tests.trainer_helpers import IDENTITY
 
@@ -115,6 +119,40 @@ def test_a_running_teacher_judges_the_recorded_stories(
     assert (rows[-1]["status"], rows[-1]["total"]) == ("failed", None)
     assert "BREAK" in rows[-1]["reason"]
     assert [path.name for path in (run / "rescored").iterdir()] == [Path(report.file).name]
+
+
+@pytest.mark.parametrize(("where", "kept"), [("elsewhere", 128), ("here", 64)])
+def test_an_interrupted_rescoring_goes_on(tmp_path: Path, where: str, kept: int) -> None:
+    """Ctrl-C in the second of four chunks: what was judged before is not judged again, and nothing differs."""
+    write_judged_stories(tmp_path / "stories", steps=5, stories=40)
+    stories = [row.story for row in read_recorded(tmp_path / "stories")]
+    partial = PartialVerdicts(lambda _: tmp_path / "partial.jsonl")
+    done: list[int] = []
+
+    def interrupt(count: int) -> None:
+        done.append(count)
+        if sum(done) > 64:
+            raise KeyboardInterrupt
+
+    judge = WordJudge()
+    with teacher(judge) as client:
+        side = str(client.base_url) if where == "elsewhere" else "rules:"
+        whole = score_stories(side, stories, lambda _: None)
+        with pytest.raises(KeyboardInterrupt):
+            score_stories(side, stories, interrupt, partial)
+        assert len(partial.known(whole.teacher)) == kept
+        with (tmp_path / "partial.jsonl").open("a") as file:
+            file.write('\n{"story_id": "4-39", "status": "fai')  # as a kill leaves it
+        done.clear()
+        judge.calls.clear()
+        assert score_stories(side, stories, done.append, partial) == whole
+    assert sum(done) == len(stories)
+    assert done[0] == kept or where == "elsewhere"
+    # A running teacher is asked one chunk again, to learn who it is.
+    assert sum(len(call) for call in judge.calls) == (64 + 72 if where == "elsewhere" else 0)
+    assert len(partial.known(whole.teacher)) == len(stories)
+    partial.forget(whole.teacher)
+    assert not (tmp_path / "partial.jsonl").exists()
 
 
 def test_a_sample_is_spread_over_the_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

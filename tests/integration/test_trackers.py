@@ -9,15 +9,18 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from services.cli import main
 from services.student_trainer import config
-from services.student_trainer.folder_lock import FolderInUseError, FolderLock
+from services.student_trainer.__main__ import app
+from services.student_trainer.folder_lock import FolderLock
 from services.student_trainer.run import Trainer
 from services.student_trainer.run_folder import RunFolder
 from services.student_trainer.settings import TrackingSettings
@@ -195,10 +198,14 @@ def test_the_command_tells_a_finished_run(
     assert "is at work" in capsys.readouterr().err
 
 
-def test_one_trainer_a_folder(tmp_path: Path) -> None:
-    with FolderLock(tmp_path), pytest.raises(FolderInUseError, match=f"process {os.getpid()} trains in"):
-        FolderLock(tmp_path).__enter__()
-    with FolderLock(tmp_path):
+def test_one_trainer_a_folder(run: Path, request: pytest.FixtureRequest) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        request.addfinalizer(partial(signal.signal, number, signal.getsignal(number)))  # the trainer sets its own
+    with FolderLock(run):
+        refused = CliRunner().invoke(app, ["pretrain", str(run)])
+    assert refused.exit_code == 2
+    assert f"process {os.getpid()} trains in {run} already" in refused.output
+    with FolderLock(run):
         pass
 
 

@@ -18,6 +18,7 @@ from services.local import run_list
 from services.local.errors import CommandError
 from services.local.run_list import RunLine, label_words, list_runs
 from services.student_trainer.checkpoints import interact_name
+from services.student_trainer.folder_lock import FolderLock
 
 
 def put(path: Path, text: str) -> Path:
@@ -91,6 +92,13 @@ def test_a_run_that_is_held_is_at_work(tmp_path: Path) -> None:
         with (reading / "up.lock").open() as third, pytest.raises(BlockingIOError):  # looking did not let it go
             fcntl.flock(third, fcntl.LOCK_EX | fcntl.LOCK_NB)
     assert states(tmp_path) == {"reading": "failed start", "learning": "stopped"}
+
+
+def test_a_trainer_that_was_started_by_hand_is_at_work(tmp_path: Path) -> None:
+    run = new_run(tmp_path, "a", READ + updates(1))
+    with FolderLock(run):
+        assert states(tmp_path) == {"a": "interacting"}
+    assert states(tmp_path) == {"a": "stopped"}
 
 
 def test_numbers_of_a_run(tmp_path: Path) -> None:
