@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -168,6 +170,17 @@ def test_stops_and_kills_leave_the_same_run(redis_url: str, tmp_path: Path) -> N
         unnamed = [[a.model_copy(update={"run": "", "action": "note"}) for a in alarms(f)] for f in (folder, whole)]
         assert unnamed[0] == unnamed[1]
         assert [(a.step, a.guard) for a in unnamed[0]] == [(1, "zero_variance")]
+
+
+def test_the_command_ends_with_a_status_of_its_own(redis_url: str, tmp_path: Path) -> None:
+    settings = tiny_settings(guards={"zero_variance": {**SURE, "action": "stop"}, "canaries": {"every": None}})
+    folder, _ = make_run(tmp_path / "runs" / "a", settings)
+    command = [sys.executable, "-m", "services.student_trainer", "interact", str(folder.path), "--redis-url", redis_url]
+    with teacher_thread(redis_url):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 4
+    assert "ALARM zero_variance: coherence" in done.stdout
+    assert "error: stopped after update 1, guard zero_variance" in done.stderr
 
 
 def test_a_pause_waits_for_somebody(redis_url: str, tmp_path: Path) -> None:
