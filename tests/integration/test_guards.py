@@ -140,10 +140,11 @@ def test_a_held_out_teacher_that_nobody_knows(redis_url: str, tmp_path: Path) ->
     assert "no teacher has the name 'nobody'; there are default, rules" in alarm.message
 
 
-def test_stops_and_kills_leave_the_same_run(redis_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("lag", [0, 1])
+def test_stops_and_kills_leave_the_same_run(redis_url: str, tmp_path: Path, lag: int) -> None:
     """Weights, alarms and everything watched, whether a guard stopped the run, somebody did, or its process died."""
-    noted = tiny_settings(guards=EVERYTHING)
-    stopping = tiny_settings(guards=EVERYTHING | {"zero_variance": {**SURE, "action": "stop"}})
+    noted = tiny_settings(guards=EVERYTHING, lag=lag)
+    stopping = tiny_settings(lag=lag, guards=EVERYTHING | {"zero_variance": {**SURE, "action": "stop"}})
     whole, start = make_run(tmp_path / "runs" / "whole", noted)
     stopped, stopped_start = make_run(tmp_path / "runs" / "stopped", stopping)
     killed, killed_start = make_run(tmp_path / "runs" / "killed", noted)
