@@ -43,6 +43,9 @@ class Watch(Message):
         description="Least-squares slope of the teacher's reward on the story's words, per word; none where all are of "
         "one length."
     )
+    length_correlation: float | None = Field(
+        default=None, description="Correlation of the two (Pearson), -1..1; none where one of them does not vary."
+    )
     criteria_spread: dict[str, float] = Field(description="Standard deviation of a criterion over stories, in levels.")
     teachers: tuple[TeacherIdentity, ...] = Field(description="Who judged the update's stories, each once.")
     held_out: HeldOutCheck | None = None

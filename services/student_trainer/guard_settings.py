@@ -24,8 +24,8 @@ class HeldOutGuard(GuardSettings):
         default=None, description="Name of the held-out teacher, see GET /teachers, such as rules; none: no guard."
     )
     every: int = Field(default=5, ge=1, description="In updates.")
-    stories: int = Field(default=32, ge=2, description="Size of a sample.")
-    window: int = Field(default=3, ge=1, description="Checks that are averaged, at the start and now.")
+    stories: int = Field(default=32, ge=2, description="Size of a sample; of the first update all stories are taken.")
+    window: int = Field(default=3, ge=1, description="Checks that are averaged and compared with the first one.")
     threshold: float = Field(
         default=0.1, ge=0, le=1, description="How much more the training reward (0..1) may rise than the held-out one."
     )
@@ -53,10 +53,10 @@ class DistinctGuard(GuardSettings):
     )
 
 
-class LengthSlopeGuard(GuardSettings):
+class LengthGuard(GuardSettings):
     """A teacher that pays by the word."""
 
-    threshold: float = Field(default=0.015, gt=0, description="Reward (0..1) a word more brings.")
+    threshold: float = Field(default=0.8, ge=0, lt=1, description="Correlation of words and reward within a batch.")
 
 
 class KLGuard(GuardSettings):
@@ -84,7 +84,7 @@ class GuardsSettings(Settings):
     canaries: CanaryGuard = CanaryGuard()
     repetition: RepetitionGuard = RepetitionGuard()
     distinct: DistinctGuard = DistinctGuard()
-    length_slope: LengthSlopeGuard = LengthSlopeGuard()
+    length: LengthGuard = LengthGuard()
     kl: KLGuard = KLGuard()
     zero_variance: SpreadGuard = SpreadGuard()
     failed: FailedGuard = FailedGuard()

@@ -90,7 +90,7 @@ def test_a_student_that_pleases_its_teacher_alone(redis_url: str, tmp_path: Path
     checks = [watch["held_out"] for watch in watched(folder)]
     assert [check["teacher"]["backend"] for check in checks] == ["rules"] * 12
     assert checks[-1]["training_mean"] > 0.5 > 0.1 > checks[-1]["held_out_mean"]
-    assert alarms(folder, "length_slope")
+    assert [check["stories"] for check in checks] == [16] + [8] * 11
     # What other teachers are asked on the side is no input of the student: 16 stories of three words each are paid.
     assert lines(folder, "interact")[-1]["words_spent"] == 4 + 3 * 16 * 12
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fabula_proto import HeldOutCheck, ScoredBatch, TeacherIdentity, Verdict, VerdictStatus
 from services.student_trainer.guards.canaries import drift, load_canaries
 from services.student_trainer.guards.held_out import compare, parting, sample
-from services.student_trainer.guards.measures import distinct_share, repetition, slope
+from services.student_trainer.guards.measures import Line, distinct_share, line, repetition
 from services.teacher.rubric import load_rubric
 
 RUBRIC = load_rubric()
@@ -53,18 +53,25 @@ def test_shares_are_shares_and_know_no_order(stories: list[str]) -> None:
     assert distinct_share(stories * 2) <= distinct_share(stories)
 
 
-def test_the_slope_by_hand() -> None:
-    assert slope([10, 20, 30], [0.1, 0.3, 0.2]) == pytest.approx((-10 * -0.1 + 0 + 10 * 0.0) / 200)
-    assert slope([5, 5], [0.1, 0.9]) is None
-    assert slope([], []) is None
+def test_a_line_by_hand() -> None:
+    # Deviations -10 0 10 and -0.1 0.1 0: products 1, squares 200 and 0.02.
+    found = line([10, 20, 30], [0.1, 0.3, 0.2])
+    assert found.slope == pytest.approx(1 / 200)
+    assert found.correlation == pytest.approx(1 / (200 * 0.02) ** 0.5)
+    assert line([10, 20], [0.5, 0.5]) == Line(0.0, None)
+    assert line([5, 5], [0.1, 0.9]) == line([], []) == Line(None, None)
 
 
-@given(st.lists(st.tuples(st.integers(0, 90), rewards), min_size=2, max_size=30))
-def test_the_slope_is_the_least_squares_one(points: list[tuple[int, float]]) -> None:
-    words, paid = [w for w, _ in points], [r for _, r in points]
+@given(st.lists(st.tuples(st.integers(0, 90), st.integers(0, 100)), min_size=3, max_size=30))
+def test_a_line_is_the_least_squares_one(points: list[tuple[int, int]]) -> None:
+    words, paid = [w for w, _ in points], [r / 100 for _, r in points]
     assume(len(set(words)) > 1)
-    found = slope(words, paid)
-    assert found == pytest.approx(float(np.polyfit(words, paid, 1)[0]), abs=1e-9)
+    assume(len(set(paid)) > 1)
+    found = line(words, paid)
+    assert found.slope == pytest.approx(float(np.polyfit(words, paid, 1)[0]), abs=1e-9)
+    assert found.correlation == pytest.approx(float(np.corrcoef(words, paid)[0, 1]), abs=1e-9)
+    assert found.correlation is not None
+    assert -1.0 <= found.correlation <= 1.0
 
 
 @given(st.integers(0, 2**31), st.integers(0, 10**6), st.integers(1, 60), st.integers(1, 60))
@@ -97,13 +104,14 @@ def test_only_stories_with_two_verdicts_are_compared() -> None:
 def test_how_far_two_teachers_part_by_hand() -> None:
     checks = [
         check([0.2, 0.4], [0.2, 0.2]),  # gaps 0.0 and 0.2: mean 0.1, variance 0.02
-        check([0.6, 0.8], [0.2, 0.2]),  # gaps 0.4 and 0.6: mean 0.5, variance 0.02
+        check([0.4, 0.6], [0.1, 0.1]),  # gaps 0.3 and 0.5: mean 0.4, variance 0.02
+        check([0.6, 0.8], [0.3, 0.3]),  # gaps 0.3 and 0.5: mean 0.4, variance 0.02
     ]
-    found = parting(checks, window=1)
+    found = parting(checks, window=2)
     assert found is not None
-    assert (found.training, found.held_out, found.gap) == pytest.approx((0.4, 0.0, 0.4))
-    assert found.low == pytest.approx(0.4 - 1.96 * math.sqrt(0.02 / 2 + 0.02 / 2))
-    assert parting(checks, window=2) is None
+    assert (found.training, found.held_out, found.gap) == pytest.approx((0.3, 0.0, 0.3))
+    assert found.low == pytest.approx(0.3 - 1.96 * math.sqrt(0.02 / 2 + (0.02 / 2 + 0.02 / 2) / 4))
+    assert parting(checks, window=3) is None
 
 
 @settings(deadline=None)

@@ -25,7 +25,7 @@ def update(
     *,
     repetition: float = 0.0,
     distinct: float = 0.7,
-    slope: float | None = 0.0,
+    length: float | None = 0.0,
     spread: float = 0.5,
     kl: float = 1.0,
     failed: int = 0,
@@ -36,7 +36,8 @@ def update(
     watch = Watch(
         repetition=repetition,
         distinct_bigrams=distinct,
-        length_slope=slope,
+        length_slope=0.01,
+        length_correlation=length,
         criteria_spread={"readability": spread, "creativity": 0.5},
         teachers=teachers,
         held_out=held_out,
@@ -99,8 +100,8 @@ def test_what_flickers_is_one_alarm() -> None:
     ("guard", "bad", "good"),
     [
         ("kl", {"kl": 30.0}, {"kl": 24.0}),
-        ("length_slope", {"slope": 0.02}, {"slope": 0.01}),
-        ("length_slope", {"slope": 0.02}, {"slope": None}),
+        ("length", {"length": 0.9}, {"length": 0.7}),
+        ("length", {"length": 0.9}, {"length": None}),
         ("failed", {"failed": 5}, {"failed": 1}),
         ("repetition", {"repetition": 0.3}, {"repetition": 0.2}),
         ("zero_variance", {"spread": 0.001}, {"spread": 0.01}),
@@ -128,13 +129,15 @@ def test_teachers_that_part() -> None:
     options = guards(held_out={"teacher": "rules", "window": 2, "threshold": 0.1, "action": "pause"})
     scores = [(0.2, 0.2), (0.2, 0.2), (0.3, 0.3), (0.5, 0.35), (0.6, 0.35), (0.7, 0.3)]
     history = [update(i, held_out=checked(*pair)) for i, pair in enumerate(scores)]
-    # Gaps: 0 0 0 .15 .25 .4. The last two against the first two: .075 at 3, .2 at 4.
+    # Gaps: 0 0 0 .15 .25 .4. Means of the last two against the first: .075 at 3, .2 at 4.
     (alarm,) = alarms(history, options)
     assert (alarm.step, alarm.guard, alarm.action) == (4, "held_out", "pause")
     assert alarm.value == pytest.approx(0.2)
     assert "changed by +0.350, and that of rules" in alarm.message
-    noisy = [update(i, held_out=checked(*pair, variance=0.05)) for i, pair in enumerate(scores)]
-    assert names(noisy, options) == [(5, "held_out")]  # 0.2 - 1.96 * sqrt(4 * 0.05 / 10) / 2 is 0.06
+    noisy = [update(i, held_out=checked(*pair, variance=0.1)) for i, pair in enumerate(scores)]
+    assert names(noisy, options) == [
+        (5, "held_out")
+    ]  # 1.96 * sqrt(0.1 / 10 * 1.5) is 0.24: more than 0.2, not than 0.325
     both = [update(i, held_out=checked(i / 10, i / 10)) for i in range(8)]
     assert names(both, options) == []
 
@@ -206,7 +209,7 @@ def test_a_run_that_was_killed_raises_the_same_alarms(
     """What is read back from metrics.jsonl is what was seen, to the last bit."""
     options = guards(held_out={"teacher": "rules", "window": 1, "threshold": 0.0}, distinct={"window": 1})
     history = [
-        update(i, repetition=a, distinct=b, slope=c, held_out=checked(c, d), canaries=sung(d))
+        update(i, repetition=a, distinct=b, length=c, held_out=checked(c, d), canaries=sung(d))
         for i, (a, b, c, d) in enumerate(looks)
     ]
     lines = [

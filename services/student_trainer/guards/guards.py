@@ -16,7 +16,7 @@ from services.student_trainer.files import write_atomically
 from services.student_trainer.guard_settings import GuardsSettings
 from services.student_trainer.guards import held_out
 from services.student_trainer.guards.canaries import judged, load_canaries
-from services.student_trainer.guards.measures import distinct_share, repetition, slope
+from services.student_trainer.guards.measures import distinct_share, line, repetition
 from services.student_trainer.guards.rules import Seen, raised
 from services.student_trainer.records import StoryRow
 from services.student_trainer.rewards import usable_reward
@@ -51,7 +51,10 @@ class Guards:
         checks, canaries = self._settings.held_out, self._settings.canaries
         asked: dict[str, StoryBatch] = {}
         if checks.teacher is not None and step % checks.every == 0:
-            sampled = [stories[i] for i in held_out.sample(self._seed, step, len(stories), checks.stories)]
+            size = (
+                checks.stories if step else len(stories)
+            )  # what all others are compared with is the first batch whole
+            sampled = [stories[i] for i in held_out.sample(self._seed, step, len(stories), size)]
             asked["held_out"] = self._batch(step, sampled, teacher=checks.teacher)
         if canaries.every is not None and step % canaries.every == 0:
             # Fresh: a remembered verdict would hide that the model behind an unchanged name is another one.
@@ -114,11 +117,13 @@ class Guards:
         levels = [row.verdict.criteria for row, _ in usable if row.verdict.criteria is not None]
         names = [name for name in levels[0] if all(name in criteria for criteria in levels)] if levels else []
         teachers = {row.batch.teacher.to_json(): row.batch.teacher for row in rows}
+        length = line([row.words for row, _ in usable], [reward for _, reward in usable])
         canaries = self._answers.get("canaries")
         return Watch(
             repetition=repetition([row.story.text for row in rows]),
             distinct_bigrams=distinct_share([row.story.text for row in rows]),
-            length_slope=slope([row.words for row, _ in usable], [reward for _, reward in usable]),
+            length_slope=length.slope,
+            length_correlation=length.correlation,
             criteria_spread={name: pstdev(criteria[name].mean for criteria in levels) for name in names},
             teachers=tuple(teachers[key] for key in sorted(teachers)),
             held_out=self._held_out_check(rows),
@@ -138,11 +143,11 @@ def read_history(metrics: Path) -> list[Seen]:
     if not metrics.exists():
         return []
     history = []
-    for line in metrics.read_text(encoding="utf-8").splitlines():
-        fields = json.loads(line)
+    for text in metrics.read_text(encoding="utf-8").splitlines():
+        fields = json.loads(text)
         if fields.get("phase") == "interact" and fields.get("watch") is not None:
             try:
-                history.append(Seen.model_validate_json(line))
+                history.append(Seen.model_validate_json(text))
             except ValidationError:
                 continue  # of another version: what guards compare must have been measured in one way
     return history

@@ -2,7 +2,7 @@
 
 Optimising against one judge raises its score for ever, while what the score stood for rises and then falls (arXiv
 2210.10760). A judge that nothing is learned from sees the difference. We compare changes, not scores, since two
-teachers never agree on levels: by how much more the training reward rose since the first checks than the held-out one.
+teachers never agree on levels: by how much more the training reward rose since the first check than the held-out one.
 """
 
 import hashlib
@@ -53,7 +53,7 @@ def compare(training: Sequence[Verdict], held_out: ScoredBatch) -> HeldOutCheck:
 
 @dataclass(frozen=True)
 class Parting:
-    """Changes of the mean reward (0..1) from the first checks to the last ones."""
+    """Changes of the mean reward (0..1) from the first check to the last ones."""
 
     training: float
     held_out: float
@@ -66,17 +66,23 @@ class Parting:
 
 
 def parting(checks: Sequence[HeldOutCheck], window: int) -> Parting | None:
-    """The last `window` checks against the first ones; none while there are not twice as many.
+    """The last `window` checks against the first one; none while there are not as many after it.
 
     The interval is that of a difference of means (normal): stories of different updates are independent draws, and a
     story's two rewards are compared with each other, so that what makes both high or low cancels out.
     """
-    if len(checks) < 2 * window:
+    if len(checks) <= window:
         return None
-    first, last = checks[:window], checks[-window:]
+    first, last = checks[0], checks[-window:]
 
     def change(name: str) -> float:
-        return fmean(getattr(c, name) for c in last) - fmean(getattr(c, name) for c in first)
+        return fmean(getattr(check, name) for check in last) - float(getattr(first, name))
 
-    error = math.sqrt(sum((c.gap_variance or 0.0) / c.stories for c in (*first, *last))) / window
-    return Parting(change("training_mean"), change("held_out_mean"), low=change("gap_mean") - Z_95 * error)
+    variance_of_gap = _of_mean(first) + sum(_of_mean(check) for check in last) / window**2
+    low = change("gap_mean") - Z_95 * math.sqrt(variance_of_gap)
+    return Parting(change("training_mean"), change("held_out_mean"), low)
+
+
+def _of_mean(check: HeldOutCheck) -> float:
+    """Variance of the mean gap of a check."""
+    return (check.gap_variance or 0.0) / check.stories

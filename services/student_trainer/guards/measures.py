@@ -1,6 +1,8 @@
 """What is watched of a batch of stories. Pure."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import fmean
 
 from services.student_trainer.rewards import repeated_share
@@ -24,12 +26,20 @@ def distinct_share(texts: Sequence[str], n: int = 2) -> float:
     return len(set(ngrams)) / len(ngrams) if ngrams else 1.0
 
 
-def slope(xs: Sequence[float], ys: Sequence[float]) -> float | None:
-    """Least-squares slope of `ys` on `xs`; none where all `xs` are equal."""
+@dataclass(frozen=True)
+class Line:
+    """A least-squares line: slope, and correlation (Pearson)."""
+
+    slope: float | None  # none where no x differs from another
+    correlation: float | None  # none where no x or no y does
+
+
+def line(xs: Sequence[float], ys: Sequence[float]) -> Line:
+    """The line of `ys` on `xs`."""
     if not xs:
-        return None
+        return Line(None, None)
     x_mean, y_mean = fmean(xs), fmean(ys)
-    variation = sum((x - x_mean) ** 2 for x in xs)
-    if variation == 0.0:
-        return None
-    return sum((x - x_mean) * (y - y_mean) for x, y in zip(xs, ys, strict=True)) / variation
+    xx, yy = sum((x - x_mean) ** 2 for x in xs), sum((y - y_mean) ** 2 for y in ys)
+    xy = sum((x - x_mean) * (y - y_mean) for x, y in zip(xs, ys, strict=True))
+    spread = math.sqrt(xx) * math.sqrt(yy)
+    return Line(xy / xx if xx > 0.0 else None, min(1.0, max(-1.0, xy / spread)) if spread > 0.0 else None)

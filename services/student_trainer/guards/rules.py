@@ -94,7 +94,7 @@ def raised(run: str, history: Sequence[Seen], settings: GuardsSettings) -> list[
 
 def _rules(settings: GuardsSettings) -> list[Rule]:  # type: ignore[type-arg]  # each has points of its own
     held_out, canaries, failed = settings.held_out, settings.canaries, settings.failed
-    repetition, kl, slope = settings.repetition, settings.kl, settings.length_slope
+    repetition, kl, length = settings.repetition, settings.kl, settings.length
     distinct, spread = settings.distinct, settings.zero_variance
     return [
         Rule("held_out", held_out.action, held_out.window, _held_out_point, lambda p: _held_out(p, settings)),
@@ -118,11 +118,11 @@ def _rules(settings: GuardsSettings) -> list[Rule]:  # type: ignore[type-arg]  #
             lambda p: _mean_above(p, kl.window, kl.threshold, "the student is {:.1f} nats a story from its reference"),
         ),
         Rule(
-            "length_slope",
-            slope.action,
-            slope.window,
-            lambda seen: seen.watch.length_slope,
-            lambda p: _mean_above(p, slope.window, slope.threshold, "a word more brings {:.3f} of reward (0 to 1)"),
+            "length",
+            length.action,
+            length.window,
+            lambda seen: seen.watch.length_correlation,
+            lambda p: _mean_above(p, length.window, length.threshold, "words and reward correlate by {:.2f}"),
         ),
         Rule(
             "failed",
@@ -199,11 +199,11 @@ def _held_out(points: Sequence[_HeldOutPoint], settings: GuardsSettings) -> Read
     if found is None:
         return None
     message = (
-        f"since the first {window} checks the teacher's mean reward changed by {found.training:+.3f}, and that of "
+        f"since the first check the teacher's mean reward changed by {found.training:+.3f}, and that of "
         f"{settings.held_out.teacher}, which nothing is learned from, by {found.held_out:+.3f}: they part by "
         f"{found.gap:.3f}, at least {found.low:.3f} with 95 % confidence; the limit is {threshold:g}"
     )
-    return Reading(found.low > threshold, found.low, threshold, message)
+    return Reading(found.gap > threshold and found.low > 0.0, found.gap, threshold, message)
 
 
 def _silent(checks: Sequence[HeldOutCheck]) -> Reading:
