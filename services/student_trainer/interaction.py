@@ -247,7 +247,13 @@ class _Loop:
         if self.state.step == 0 and value_head is not None and options.ppo.value_init == "mean":
             value_head.start_at(float(masked_mean(rewards_B, usable_B)))
         device = rollout.mask_BT.device
-        judged = JudgedStories(rollout.sequences_BS, rollout.mask_BT, rewards_B.to(device), usable_B.to(device))
+        judged = JudgedStories(
+            rollout.sequences_BS,
+            rollout.mask_BT,
+            rewards_B.to(device),
+            usable_B.to(device),
+            behaviour_BT=rollout.logprobs_BT if options.lag else None,
+        )
         experience = self.algorithm.gather(self.state.policy, judged, self.state.kl.coefficient, options.temperature)
         return experience, rewards_B
 

@@ -51,8 +51,15 @@ def test_the_first_updates_are_those_without_lag_and_then_stories_differ(redis_u
     for lag in (0, 1):
         settings = tiny_settings(word_budget=WORDS, lag=lag, ppo={"learning_rate": 0.03})
         folder, start = make_run(tmp_path / "runs" / str(lag), settings)
+        following = Following()
         with teacher_thread(redis_url):
-            go(redis_url, folder, start, settings, Following())
+            go(redis_url, folder, start, settings, following)
+        weights = [line.importance_max for line in following.lines]
+        if lag == 0:
+            assert weights == [None] * UPDATES
+        else:  # the first update learns from the policy that wrote, later ones from an earlier one
+            assert weights[0] == pytest.approx(1.0, abs=1e-4)
+            assert all(weight is not None and weight > 1.001 for weight in weights[1:])
         texts[lag] = [row["text"] for row in pq.read_table(folder.stories).to_pylist()]
     assert texts[0][:6] == texts[1][:6]
     assert texts[0][6:12] != texts[1][6:12]
