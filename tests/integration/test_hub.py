@@ -152,18 +152,20 @@ def test_a_push_goes_on_and_sends_only_what_differs(
     run: RunFolder, hub: Hub, server: WireServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     push = ("push", run.path, "--to", "me/tiny", "--private", "--endpoint", server.url)
-    assert command(monkeypatch, *push, "--checkpoint", START) == 0
+    assert command(monkeypatch, *push, "--checkpoint", HALF) == 0
     assert hub.repos["me/tiny"].private
-    assert hub.commits == [START]  # main is for the final one
+    assert hub.commits == [HALF]  # main is for the final one
+    assert command(monkeypatch, *push, "--checkpoint", FINAL) == 0
+    assert hub.commits == [HALF, FINAL, "main"]
     hub.refusals = [503]
     assert command(monkeypatch, *push) == 1
     error = capsys.readouterr().err
     assert "answered 503: We have to rest" in error
-    # The branch that was being made is empty, not another checkpoint's.
-    assert set(held(hub, HALF)) == {".gitattributes"}
+    # The branch that was being made is empty: it does not hold main's weights under another name.
+    assert set(held(hub, START)) == {".gitattributes"}
     assert command(monkeypatch, *push) == 0
-    assert hub.commits == [START, HALF, FINAL, "main"]
-    assert f"{START}: is there already" in capsys.readouterr().out
+    assert hub.commits == [HALF, FINAL, "main", START]
+    assert f"{HALF}: is there already" in capsys.readouterr().out
     sent = len(hub.uploads)
     assert command(monkeypatch, *push) == 0
     assert (len(hub.commits), len(hub.uploads)) == (4, sent)

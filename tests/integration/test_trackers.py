@@ -164,17 +164,17 @@ def test_a_hanging_tracker_changes_no_bit_of_a_run(tmp_path: Path, broken_wandb:
 
 
 def test_a_tracker_ends_with_a_trainer_that_is_killed(run: Path, broken_wandb: Callable[[str], None]) -> None:
-    broken_wandb(
-        "import os, pathlib\npathlib.Path(os.environ['MARK']).write_text(str(os.getpid()))\n" + BROKEN["hangs"]
-    )
-    mark = run / "mark"
+    broken_wandb(BROKEN["hangs"])
     command = [sys.executable, "-m", "services.student_trainer.trackers_process", str(run), "wandb", "0.2"]
     (run / "tracking").mkdir()
-    environment = {**os.environ, "MARK": str(mark)}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) as process:
+    process = subprocess.Popen(command, stdin=subprocess.PIPE)
+    try:
         assert process.stdin is not None
-        process.stdin.close()  # as the system does for the trainer's end of the pipe
+        process.stdin.close()  # as the system does with the trainer's end of the pipe
         assert process.wait(60) == -signal.SIGALRM
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_the_command_tells_a_finished_run(

@@ -105,6 +105,18 @@ def test_a_known_run_with_other_settings_names_what_differs(smoke: Request) -> N
     assert read_plan(other.folder).settings.seed == 42
 
 
+def test_who_is_told_of_a_run_is_no_part_of_what_it_is(smoke: Request) -> None:
+    told = replace(smoke, overrides=(*smoke.overrides, "tracking.trackers=[tensorboard]"))
+    plan, silent = make_plan(told), make_plan(smoke)
+    assert plan.run == silent.run
+    assert plan.settings.hash == silent.settings.hash
+    write_plan(silent)
+    write_plan(plan)
+    assert read_plan(plan.folder).settings.tracking.trackers == ("tensorboard",)
+    write_plan(silent)
+    assert read_plan(plan.folder).settings == silent.settings
+
+
 def test_another_teacher_is_another_setting(smoke: Request) -> None:
     write_plan(make_plan(replace(smoke, run="mine")))
     with pytest.raises(CommandError, match="teacher is rules:, asked for transformers:some/model"):
