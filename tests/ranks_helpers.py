@@ -1,11 +1,12 @@
 """Processes that share a run's work, started as a launcher starts them; none outlives its test."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -52,3 +53,22 @@ def outputs(started: list[subprocess.Popen[str]], timeout_s: float = 120.0) -> l
         out, err = process.communicate(timeout=timeout_s)
         results.append((process.returncode, out, err))
     return results
+
+
+def launched(command: list[str], environment: dict[str, str], timeout_s: float = 200.0) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error of a launcher; its processes end with it."""
+    process = subprocess.Popen(
+        command,
+        env=os.environ | environment,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        out, err = process.communicate(timeout=timeout_s)
+        return process.returncode, out, err
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from services.student_trainer import config
 from services.student_trainer.corpus import load_documents
 from services.student_trainer.pretraining import pretrain
 from services.student_trainer.ranks import Ranks
@@ -52,6 +53,19 @@ def interact_settings(name: str) -> RunSettings:
         "failing": {"prompt": FAILING_PROMPT},
     }
     return tiny_settings(**changes.get(name, {}))
+
+
+def whole_run_settings() -> RunSettings:
+    """Some steps of pretraining, then the three updates."""
+    pretrain = {"word_budget": 600, "block_tokens": 32, "batch_size": 4, "learning_rate": 1e-3, "log_every": 1}
+    return config.parse(
+        interact_settings("ppo").model_dump(mode="json")
+        | {
+            "corpus": {"source": "grammar", "grammar_words": 2_000},
+            "student": {"layers": 2, "heads": 2, "width": 16, "context": 100, "dropout": 0.0},
+            "pretrain": pretrain,
+        }
+    )
 
 
 def go(folder: Path, settings: RunSettings, ranks: Ranks, stop_after: int | None = None) -> Path | None:

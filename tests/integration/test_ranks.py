@@ -1,6 +1,8 @@
 """Two processes on one machine (gloo): what they tell each other, and a run that they share."""
 
 import json
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +12,17 @@ import torch
 from safetensors.torch import load_file
 
 from fabula_proto import Story, Verdict, VerdictStatus
+from fabula_proto.streams import Streams
 from services.redis_server import LocalRedis
-from services.student_trainer import checkpoints
+from services.student_trainer import checkpoints, config
 from services.student_trainer.pretrain_state import resume_folder
 from services.student_trainer.ranks import Ranks
+from services.student_trainer.run import Trainer
 from services.student_trainer.run_folder import RunFolder
 from tests.interaction_helpers import Following
 from tests.interaction_helpers import go as interact_alone
-from tests.ranks_helpers import outputs, processes
-from tests.ranks_settings import FAILING_PROMPT, go, interact_settings, pretrain_settings
+from tests.ranks_helpers import launched, outputs, processes
+from tests.ranks_settings import FAILING_PROMPT, go, interact_settings, pretrain_settings, whole_run_settings
 from tests.trainer_helpers import make_run, teacher_thread, vowel_verdict
 
 pytestmark = pytest.mark.xdist_group("ranks")
@@ -191,6 +195,31 @@ def test_more_processes_than_chunks_are_refused(two: Path) -> None:
     (note,) = notes(two, "one_chunk")
     assert note.startswith("ConfigError: 2 processes cannot share 1 chunks of stories; start fewer")
     assert note.endswith("interact.chunk_size to at most 3")
+
+
+def test_torchrun_does_a_whole_run_as_one_process_does(redis_server: LocalRedis, tmp_path: Path) -> None:
+    """The command itself, from the corpus to the last checkpoint."""
+    settings = whole_run_settings()
+    folders = [RunFolder(tmp_path / name) for name in ("two", "one")]
+    for folder in folders:
+        folder.path.mkdir()
+        folder.config.write_text(config.dump(settings, folder.run), encoding="utf-8")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    command = [*torchrun, "-m", "services.student_trainer", "run", str(folders[0].path), "--progress", "plain"]
+    with teacher_thread(redis_server.url), Streams(redis_server.url) as streams:
+        Trainer(folders[1], threading.Event(), progress_tty=False, streams=streams).pretrain()
+        Trainer(folders[1], threading.Event(), progress_tty=False, streams=streams).interact()
+        status, out, err = launched(command, {"OMP_NUM_THREADS": "1", "FABULA_REDIS_URL": redis_server.url})
+    assert status == 0, err
+    assert out.count("Pretraining on the story grammar") == 1, "the main process alone speaks"
+    lines = [[json.loads(line) for line in folder.metrics.read_text().splitlines()] for folder in folders]
+    assert len(lines[0]) == len(lines[1]) > 8
+    for ours, theirs in zip(*lines, strict=True):
+        name = "loss" if ours["phase"] == "pretrain" else "policy_loss"
+        assert ours[name] == pytest.approx(theirs[name], abs=1e-5)
+    tables = [pq.read_table(folder.stories).column("text") for folder in folders]
+    assert tables[0].equals(tables[1])
+    assert (folders[0].checkpoints / "chck_600_rl_58" / "manifest.json").is_file()
 
 
 def test_a_process_that_dies_is_noticed_at_once(two: Path) -> None:
