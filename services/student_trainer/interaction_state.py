@@ -64,6 +64,7 @@ def begin_or_resume(
         reference = load_student(start).to(device)  # type: ignore[arg-type]
         policy = Policy(model, head, reference)
     policy.ranks = ranks
+    policy.bfloat16 = settings.interact.dtype == "bfloat16"
     kl_settings = settings.interact.kl
     state = InteractionState(
         start=start,

@@ -55,6 +55,7 @@ class Policy:
         self.value_head = None if value_head is None else value_head.eval()
         self.reference = reference.eval().requires_grad_(False)
         self.ranks = Ranks()  # the processes that score and learn together
+        self.bfloat16 = False  # autocast in the transformer's body; the output layer and what follows stay fp32
 
     @classmethod
     def from_student(cls, model: PreTrainedModel, seed: int, *, value_head: bool = True) -> "Policy":
@@ -82,7 +83,7 @@ class Policy:
             ValueError: the rows' prompts differ.
         """
         mask_BT = mask_BT > 0
-        hidden_ND = _hidden_before(self.model, sequences_BS, mask_BT)
+        hidden_ND = self._hidden_before(self.model, sequences_BS, mask_BT)
         logprobs_N, entropy_N = _at_tokens(self.model, hidden_ND, sequences_BS, mask_BT, temperature)
         return TokenScores(
             logprobs_BT=_scatter(logprobs_N, mask_BT),
@@ -94,9 +95,14 @@ class Policy:
     def reference_logprobs(self, sequences_BS: Tensor, mask_BT: Tensor, temperature: float) -> Tensor:
         """Log-probabilities [B, T] of the response tokens under the reference, 0 where the mask is 0."""
         mask_BT = mask_BT > 0
-        hidden_ND = _hidden_before(self.reference, sequences_BS, mask_BT)
+        hidden_ND = self._hidden_before(self.reference, sequences_BS, mask_BT)
         logprobs_N, _ = _at_tokens(self.reference, hidden_ND, sequences_BS, mask_BT, temperature)
         return _scatter(logprobs_N, mask_BT)
+
+    def _hidden_before(self, model: PreTrainedModel, sequences_BS: Tensor, mask_BT: Tensor) -> Tensor:
+        with torch.autocast(sequences_BS.device.type, torch.bfloat16, enabled=self.bfloat16):
+            hidden_ND = _hidden_before(model, sequences_BS, mask_BT)
+        return hidden_ND.float() if self.bfloat16 else hidden_ND
 
 
 def _hidden_before(model: PreTrainedModel, sequences_BS: Tensor, mask_BT: Tensor) -> Tensor:

@@ -115,6 +115,9 @@ class InteractSettings(Settings):
         ge=0,
         description="Updates that the writing policy is behind: the teacher judges while the student learns.",
     )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="bfloat16: autocast where stories are scored and learned from; sampling is fp32."
+    )
     checkpoint_every_words: int = Field(default=100_000, gt=0)
     save_every_s: float = Field(default=300.0, gt=0, description="Seconds between saves of the resume point.")
     max_failed_share: float = Field(default=0.1, ge=0, le=1, description="Past it the run stops, its state saved.")
