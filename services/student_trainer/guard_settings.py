@@ -56,7 +56,7 @@ class DistinctGuard(GuardSettings):
 class LengthGuard(GuardSettings):
     """A teacher that pays by the word."""
 
-    threshold: float = Field(default=0.8, ge=0, lt=1, description="Correlation of words and reward within a batch.")
+    threshold: float = Field(default=0.85, ge=0, lt=1, description="Correlation of words and reward within a batch.")
 
 
 class KLGuard(GuardSettings):

@@ -100,7 +100,7 @@ def test_what_flickers_is_one_alarm() -> None:
     ("guard", "bad", "good"),
     [
         ("kl", {"kl": 30.0}, {"kl": 24.0}),
-        ("length", {"length": 0.9}, {"length": 0.7}),
+        ("length", {"length": 0.9}, {"length": 0.8}),
         ("length", {"length": 0.9}, {"length": None}),
         ("failed", {"failed": 5}, {"failed": 1}),
         ("repetition", {"repetition": 0.3}, {"repetition": 0.2}),
