@@ -1,6 +1,6 @@
 """What a tracker holds of a run, read from its own files: numbers by name in the order of their steps.
 
-`stories` counts the samples of stories and `config` is the student's width in the configuration it was given.
+`examples` counts the samples of stories and `config` is the student's width in the configuration it was given.
 """
 
 import json
@@ -19,24 +19,24 @@ def tensorboard_values(folder: Path) -> dict[str, Any]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util import tensor_util
 
-    found: dict[str, Any] = {"stories": 0}
+    found: dict[str, Any] = {"examples": 0}
     for phase in ("pretrain", "interact"):
-        events = EventAccumulator(str(folder / "tracking" / "tensorboard" / phase))
+        events = EventAccumulator(str(folder / "tracking" / "tensorboard" / phase), size_guidance={"tensors": 0})
         events.Reload()
         for tag in events.Tags()["tensors"]:
             values = [tensor_util.make_ndarray(event.tensor_proto).item() for event in events.Tensors(tag)]
             if tag == "configuration":
                 [text] = values
                 found["config"] = yaml.safe_load(text.decode().strip("`"))["student"]["width"]
-            elif tag.endswith("/stories"):
-                found["stories"] += len(values)
+            elif tag.endswith("/examples"):
+                found["examples"] += len(values)
             else:
                 found[tag] = values
     return found
 
 
 def trackio_values(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {"stories": 0}
+    found: dict[str, Any] = {"examples": 0}
     with sqlite3.connect(Path(os.environ["TRACKIO_DIR"]) / "fabula.db") as database:
         for (text,) in database.execute("SELECT metrics FROM metrics ORDER BY step, id"):
             _add(found, json.loads(text))
@@ -49,7 +49,7 @@ def wandb_values(folder: Path) -> dict[str, Any]:
     from wandb.proto import wandb_internal_pb2
 
     [path] = (folder / "tracking" / "wandb").glob("offline-run-*/run-*.wandb")
-    found: dict[str, Any] = {"stories": 0}
+    found: dict[str, Any] = {"examples": 0}
     for data in _records(path.read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
@@ -64,8 +64,8 @@ def wandb_values(folder: Path) -> dict[str, Any]:
 
 def _add(found: dict[str, Any], items: dict[str, Any]) -> None:
     for key, value in items.items():
-        if key.endswith(("/stories", "/stories/_type")):
-            found["stories"] += 1
+        if key.endswith(("/examples", "/examples/_type")):
+            found["examples"] += 1
         elif not key.startswith("_"):
             found.setdefault(key, []).append(value)
 

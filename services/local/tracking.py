@@ -40,7 +40,7 @@ def track(run_dir: Path, names: tuple[str, ...], console: Console) -> None:
     with Trackers(folder, told, failures.append) as trackers:
         trackers.close()
     if failures:
-        raise CommandError("; ".join(failures), exit_code=1)
+        raise CommandError("\n".join(failures), exit_code=1)
     for name in chosen:
         line = f"{name} has all of {folder.name}; what it said: {folder / 'tracking' / name}.log"
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -91,9 +91,12 @@ def _work(run_dir: Path, redis_url: str | None, style: ProgressStyle | None, pha
             held.callback(ranks.close)
             trainer = Trainer(folder, stop, tty, streams, ranks)
 
+            def warn(text: str) -> None:
+                trainer.say(f"! {text}. The run goes on; `fabula track {folder.path}` tells it the rest later.")
+
             def hold(_: Beat) -> None:
                 held.enter_context(FolderLock(folder.path))
-                held.enter_context(Trackers(folder.path, trainer.settings.tracking, trainer.say))
+                held.enter_context(Trackers(folder.path, trainer.settings.tracking, warn))
 
             ranks.on_main(hold)
             trainer.announce_unmeasured()

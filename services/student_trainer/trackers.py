@@ -60,10 +60,10 @@ class RunningTracker:
     def _report(self) -> None:
         status = self.process.wait()
         if self._late:
-            self._warn(f"tracker {self.name} did not end in time and was stopped. {_cure(self.log)}")
+            self._warn(f"tracker {self.name} did not end in time and was stopped; what it said: {self.log}")
         elif status:
             why = _last_line(self.log) if status == 1 else _exit(status)
-            self._warn(f"tracker {self.name} stopped: {why}. The run goes on without it. {_cure(self.log)}")
+            self._warn(f"tracker {self.name} stopped: {why}; what it said: {self.log}")
 
 
 class Trackers:
@@ -83,7 +83,7 @@ class Trackers:
             try:
                 self.running.append(RunningTracker(self._folder, name, self._settings.close_s, self._warn))
             except OSError as error:
-                self._warn(f"tracker {name} cannot be started: {error}. The run goes on without it.")
+                self._warn(f"tracker {name} cannot be started: {error}")
         return self
 
     def __exit__(
@@ -99,10 +99,6 @@ class Trackers:
         ended = [tracker.wait(deadline - time.monotonic()) for tracker in self.running]
         self.running = []
         return all(ended)
-
-
-def _cure(log: Path) -> str:
-    return f"What it said: {log}; `fabula track {log.parent.parent}` tells it everything again"
 
 
 def _exit(status: int) -> str:

@@ -58,7 +58,7 @@ class TensorBoard:
             self._add(line.phase, line.step, self._scalar(tag, value))
         if stories:
             text = "\n\n".join(f"**{_points(story['total'])}** {story['text']}" for story in stories)
-            self._add(line.phase, line.step, self._text(f"{line.phase}/stories", text))
+            self._add(line.phase, line.step, self._text(f"{line.phase}/examples", text))
         self._writers[line.phase].flush()
 
     def finish(self) -> None:
@@ -112,7 +112,7 @@ class Wandb:
         table = {}
         if stories:
             rows = [[story[column] for column in STORY_COLUMNS] for story in stories]
-            table[f"{line.phase}/stories"] = self._wandb.Table(columns=list(STORY_COLUMNS), data=rows)
+            table[f"{line.phase}/examples"] = self._wandb.Table(columns=list(STORY_COLUMNS), data=rows)
         self._run.log({**line.scalars, **table}, step=line.number)
 
     def finish(self) -> None:
@@ -142,7 +142,7 @@ class Trackio:
         table = {}
         if stories:
             rows = [{column: story[column] for column in STORY_COLUMNS} for story in stories]
-            table[f"{line.phase}/stories"] = self._trackio.Table(data=rows)
+            table[f"{line.phase}/examples"] = self._trackio.Table(data=rows)
         self._run.log({**line.scalars, **table}, step=line.number)
 
     def finish(self) -> None:

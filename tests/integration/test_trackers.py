@@ -36,7 +36,7 @@ PRETRAIN, UPDATES = 3, 4
 def line(phase: str, step: int) -> str:
     fields: dict[str, Any] = {"phase": phase, "run": "r", "step": step, "loss": step + 0.5}
     if phase == "interact":
-        fields |= {"criteria_mean": {"coherence": 0.25}, "value_loss": None}
+        fields |= {"stories": 5, "criteria_mean": {"coherence": 0.25}, "value_loss": None}
     return json.dumps(fields) + "\n"
 
 
@@ -94,7 +94,8 @@ def test_every_line_is_told_once_over_kills_and_rewinds(run: Path, name: str) ->
     assert found["interact/loss"] == [step + 0.5 for step in steps]
     assert found["interact/criteria_mean/coherence"] == [0.25] * len(steps)
     assert "interact/value_loss" not in found
-    assert found["stories"] == 1
+    assert found["interact/stories"] == [5.0] * len(steps)
+    assert found["examples"] == 1
     assert found["config"] == 16  # the student's width
 
 
