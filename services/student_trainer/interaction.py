@@ -242,7 +242,9 @@ class _Loop:
             WrittenStory(text, count_words(text), ended)
             for text, ended in zip(rollout.texts, rollout.ended_B.tolist(), strict=True)
         ]
-        rewards_B, usable_B = story_rewards(verdicts, stories, options.reward.weights, self.shapings)
+        rewards_B, usable_B = story_rewards(
+            verdicts, stories, options.reward.weights, self.shapings, per_criterion=options.reward.per_criterion
+        )
         value_head = self.state.policy.value_head
         if self.state.step == 0 and value_head is not None and options.ppo.value_init == "mean":
             value_head.start_at(float(masked_mean(rewards_B, usable_B)))

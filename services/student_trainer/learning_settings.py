@@ -39,6 +39,11 @@ class RewardSettings(Settings):
         description="Of criteria, such as {readability: 2}; others weigh 1. Empty: the teacher's own weights.",
     )
 
+    per_criterion: bool = Field(
+        default=False,
+        description="Spread every criterion alike over the batch before they are averaged under `weights`.",
+    )
+
     @model_validator(mode="after")
     def _weights_are_not_negative(self) -> Self:
         if negative := {name: weight for name, weight in self.weights.items() if weight < 0}:

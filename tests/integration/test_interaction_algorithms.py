@@ -21,7 +21,7 @@ def one_thread() -> None:
 
 LEARNING: dict[str, dict[str, object]] = {
     "rloo": {"rloo": {"learning_rate": 1e-3, "group_size": 3}},
-    "grpo": {"grpo": {"learning_rate": 1e-3, "epochs": 2}},
+    "grpo": {"grpo": {"learning_rate": 1e-3, "epochs": 2}, "reward": {"per_criterion": True}},
     "reinforce++": {"reinforce_plus_plus": {"learning_rate": 1e-3, "epochs": 2, "minibatch_size": 3}},
     "bon": {"bon": {"learning_rate": 1e-3, "best_share": 0.5}},
 }
