@@ -74,7 +74,7 @@ def assert_step_is_trls(recorded: dict[str, Any], epochs: int) -> None:
 def _policy() -> Policy:
     models, head = [], ValueHead(MODEL["n_embd"], seed=0)
     for shift in (0, 100):
-        model = GPT2LMHeadModel(GPT2Config(**MODEL, attn_implementation="eager"))
+        model = GPT2LMHeadModel(GPT2Config(**MODEL | {"attn_implementation": "eager"}))
         fill(model, shift)
         models.append(model)
     fill(head, 50)

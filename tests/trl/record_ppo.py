@@ -16,7 +16,14 @@ import torch
 
 PROMPT, RESPONSES = [3, 1, 4], [[1, 5, 9, 2, 6, 5], [3, 5, 8, 9], [7, 9], [10]]
 SCORES, KL = [0.9, 0.2, 0.6, 0.4], 0.2
-MODEL = {"vocab_size": 13, "n_positions": 12, "n_embd": 4, "n_layer": 1, "n_head": 2, "activation_function": "gelu_new"}
+MODEL: dict[str, Any] = {
+    "vocab_size": 13,
+    "n_positions": 12,
+    "n_embd": 4,
+    "n_layer": 1,
+    "n_head": 2,
+    "activation_function": "gelu_new",
+}
 
 
 def weights(shape: tuple[int, ...], number: int) -> torch.Tensor:
