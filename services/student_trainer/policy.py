@@ -119,7 +119,8 @@ def _hidden_before(model: PreTrainedModel, sequences_BS: Tensor, mask_BT: Tensor
     hidden_BTD = read.last_hidden_state[:, -1:].expand(rows, -1, -1)
     if tokens > 1:
         cache.batch_repeat_interleave(rows)
-        read = model.base_model(responses_BT[:, :-1], past_key_values=cache, use_cache=True)
+        seen_BS = torch.ones_like(sequences_BS[:, :-1])  # padding stands to the right, where nothing can see it
+        read = model.base_model(responses_BT[:, :-1], attention_mask=seen_BS, past_key_values=cache, use_cache=True)
         hidden_BTD = torch.cat([hidden_BTD, read.last_hidden_state], dim=1)
     hidden_ND: Tensor = hidden_BTD[mask_BT]
     return hidden_ND
