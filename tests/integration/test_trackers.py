@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -137,6 +138,19 @@ def test_a_broken_tracker_costs_one_warning(
     assert re.search(SAID[how], warnings[0]), warnings
     assert str(run / "tracking" / "wandb.log") in warnings[0]
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_wandb_server_that_never_answers_costs_one_warning(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if find_spec("wandb") is None:
+        pytest.skip("wandb is not installed; pip install 'fabula[tracking]' brings it")
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        monkeypatch.setenv("WANDB_MODE", "online")
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+        [warning] = told(run, "wandb", close_s=1.0)
+    assert "did not end in time" in warning
 
 
 def prepared(path: Path, tracking: dict[str, Any]) -> RunFolder:
