@@ -20,7 +20,7 @@ FAILING_PROMPT = "There was once"
 
 
 def pretrain_settings(name: str) -> RunSettings:
-    """`dropout`: with dropout, a batch in two micro-batches; else without either."""
+    """`dropout`: with dropout, a batch in two micro-batches; `sharded...`: divided among the processes."""
     dropout = name == "dropout"
     return RunSettings(
         preset="test",
@@ -34,6 +34,7 @@ def pretrain_settings(name: str) -> RunSettings:
             block_tokens=32,
             batch_size=6,
             micro_batch_size=3 if dropout else None,
+            shard=name.startswith("sharded"),
             milestones=(800,),
             log_every=1,
         ),

@@ -59,10 +59,18 @@ def talk(ranks: Ranks, folder: Path) -> None:
 
 
 def train(ranks: Ranks, folder: Path) -> None:
-    """Pretrain: without dropout; with it, in micro-batches; stopped by the other process after 5 steps."""
+    """Pretrain: without dropout; with it, in micro-batches; stopped by the other process after 5 steps; divided."""
     from tests.ranks_settings import go, pretrain_settings  # not imported by processes that only hang
 
-    for name, stop_after in (("plain", None), ("dropout", None), ("stopped", 5)):
+    scenarios = {
+        "plain": None,
+        "dropout": None,
+        "stopped": 5,
+        "sharded": None,
+        "sharded_stopped": 5,
+        "sharded_on": None,
+    }
+    for name, stop_after in scenarios.items():
         settings = pretrain_settings(name)
         go(folder / name, settings, ranks, stop_after)
 

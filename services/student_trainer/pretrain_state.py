@@ -2,10 +2,11 @@
 
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from services.student_trainer import checkpoints
@@ -40,20 +41,20 @@ def save_resume_point(
     run_dir: Path,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    optimizer: torch.optim.Optimizer,
+    optimizer_state: Mapping[str, Any],
     progress: Progress,
 ) -> None:
     """Save everything that going on needs, then drop the older points. A kill at any moment leaves a whole one."""
     target = resume_folder(run_dir) / f"{progress.step:08d}"
     if not checkpoints.is_complete(target):
-        state = {"progress": asdict(progress), "optimizer": optimizer.state_dict()}
+        state = {"progress": asdict(progress), "optimizer": dict(optimizer_state)}
         checkpoints.save(target, model, tokenizer, state, {"stage": "pretrain", "step": progress.step})
     for other in resume_folder(run_dir).iterdir():
         if other != target:
             shutil.rmtree(other)
 
 
-def load_resume_point(run_dir: Path) -> tuple[PreTrainedModel, dict[str, object], Progress] | None:
+def load_resume_point(run_dir: Path) -> tuple[PreTrainedModel, dict[str, Any], Progress] | None:
     """Model, optimiser state and progress of the newest resume point; none where there is none.
 
     Raises:

@@ -6,7 +6,7 @@ micro-batches, each process takes its share of them, and gradients are summed: t
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from fabula_proto import PretrainMetrics
 from services.student_trainer import checkpoints
+from services.student_trainer.config import ConfigError
 from services.student_trainer.corpus import Corpus
 from services.student_trainer.dataset import derive_seed, make_blocks
 from services.student_trainer.pretrain_plan import Plan, learning_rate, make_plan
@@ -30,6 +31,7 @@ from services.student_trainer.pretrain_state import (
 )
 from services.student_trainer.ranks import Beat, Ranks
 from services.student_trainer.settings import PretrainSettings, RunSettings
+from services.student_trainer.sharding import load_optimizer_state, shard, whole_model, whole_optimizer_state
 from services.student_trainer.student import parameter_count
 from services.student_trainer.token_cache import open_blocks
 
@@ -87,16 +89,18 @@ class _Pretraining:
         self.run_dir, self.run, self.settings = run_dir, run, settings.pretrain
         self.seed = settings.seed
         self.ranks, self.device = ranks, ranks.device
+        self.sharded = self.settings.shard and ranks.world > 1
+        self.own_micro_batches = share_of_micro_batches(self.settings, ranks, sharded=self.sharded)
         self.metrics = run_dir / "metrics.jsonl"
         place = ranks.on_main(lambda beat: prepare(run_dir, corpus, settings, beat))
         self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(run_dir / "tokenizer")
         self.blocks = filled(open_blocks(place), corpus)
         self.plan: Plan = make_plan(self.blocks, self.settings, self.seed)
         self.model, self.optimizer, self.progress = self._restore(settings)
+        block_tokens = self.settings.block_tokens
+        enough = max(1, VALIDATION_TOKENS // block_tokens)
+        self.validation = make_blocks(corpus.validation, self.tokenizer, block_tokens, at_most=enough)
         if ranks.main:
-            block_tokens = self.settings.block_tokens
-            enough = max(1, VALIDATION_TOKENS // block_tokens)
-            self.validation = make_blocks(corpus.validation, self.tokenizer, block_tokens, at_most=enough)
             take_back(self.metrics, self.progress.metrics_bytes)
 
     def go_on(
@@ -109,17 +113,15 @@ class _Pretraining:
         saved_at = time.monotonic()
         while self.progress.step < self.plan.steps:
             if self.ranks.any(stop()):
-                self.ranks.on_main(lambda _: self._save_resume_point())
+                self._save_resume_point()
                 return False
             self._step()
-            if not self.ranks.main:
-                continue
             step = self.progress.step
-            if step % self.settings.log_every == 0 or step == self.plan.steps:
+            if self.ranks.main and (step % self.settings.log_every == 0 or step == self.plan.steps):
                 on_progress(self._log())
             if milestone := self.plan.keep.get(step):
-                on_checkpoint(*self._keep(milestone))
-            if milestone or time.monotonic() - saved_at > self.settings.save_every_s:
+                self._keep(milestone, on_checkpoint)
+            if milestone or self.ranks.any(time.monotonic() - saved_at > self.settings.save_every_s):
                 self._save_resume_point()
                 saved_at = time.monotonic()
         self.ranks.on_main(lambda _: drop_resume_points(self.run_dir))
@@ -133,13 +135,16 @@ class _Pretraining:
             group["lr"] = rate
         rows_B = self.plan.batch(step)
         loss_sum = torch.zeros((), dtype=torch.float64)
-        for first, size in self._own_micro_batches():
+        # A divided model's gradient is the mean over the processes, and a sum is wanted.
+        scale = self.ranks.world if self.sharded else 1
+        for first, size in self.own_micro_batches:
             torch.manual_seed(derive_seed(self.seed, f"dropout/{first}" if first else "dropout", step))
             tokens_BT = self.blocks.tokens_NT[rows_B[first : first + size]].to(self.device, torch.int64)
             loss = self._loss(tokens_BT) * (size / len(rows_B))
-            loss.backward()
+            (loss * scale).backward()
             loss_sum += loss.detach().cpu()
-        self.ranks.sum_gradients(self.model.parameters())
+        if not self.sharded:
+            self.ranks.sum_gradients(self.model.parameters())
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -147,14 +152,6 @@ class _Pretraining:
         self.progress.loss_sum += self.ranks.sum(loss_sum).item()
         self.progress.loss_steps += 1
         self.progress.interval_s += time.perf_counter() - started
-
-    def _own_micro_batches(self) -> Iterator[tuple[int, int]]:
-        """First row and size of this process's micro-batches, each as large as may be; shares are whole ones."""
-        rows = self.settings.batch_size
-        size = -(-rows // self.ranks.world)
-        size = min(size, self.settings.micro_batch_size or size)
-        for number in self.ranks.share(-(-rows // size)):
-            yield number * size, min(size, rows - number * size)
 
     def _loss(self, tokens_BT: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy of each next token, in nats."""
@@ -179,7 +176,11 @@ class _Pretraining:
         self.progress = Progress(step=progress.step, metrics_bytes=size)
         return line
 
-    def _keep(self, milestone: int) -> tuple[Path, Facts]:
+    def _keep(self, milestone: int, on_checkpoint: Callable[[Path, Facts], None]) -> None:
+        validation_loss = self._validation_loss() if self.ranks.main or self.sharded else None
+        model = whole_model(self.model) if self.sharded else self.model
+        if not self.ranks.main:
+            return
         folder = self.run_dir / "checkpoints" / checkpoints.pretrain_name(milestone)
         step = self.progress.step
         facts = {
@@ -191,12 +192,12 @@ class _Pretraining:
             "interaction_words": 0,
             "pretraining_tokens": step * self.settings.batch_size * self.settings.block_tokens,
             "epochs": step * self.settings.batch_size / len(self.blocks),
-            "validation_loss": self._validation_loss(),
+            "validation_loss": validation_loss,
             "parameters": parameter_count(self.model),
             "seed": self.seed,
         }
-        checkpoints.save(folder, self.model, self.tokenizer, {"step": step}, facts)
-        return folder, facts
+        checkpoints.save(folder, model, self.tokenizer, {"step": step}, facts)
+        on_checkpoint(folder, facts)
 
     @torch.no_grad()
     def _validation_loss(self) -> float | None:
@@ -214,19 +215,44 @@ class _Pretraining:
 
     def _restore(self, settings: RunSettings) -> tuple[PreTrainedModel, torch.optim.Optimizer, Progress]:
         point = load_resume_point(self.run_dir)
-        if point is None:
-            model = first_student(settings, self.tokenizer)
-            model.to(self.device)  # type: ignore[arg-type]
-            return model, _optimizer(model, self.settings), Progress()
-        model, optimizer_state, progress = point
+        model = first_student(settings, self.tokenizer) if point is None else point[0]
         model.to(self.device)  # type: ignore[arg-type]
         model.train()
+        if self.sharded:
+            shard(model, self.ranks)
         optimizer = _optimizer(model, self.settings)
-        optimizer.load_state_dict(optimizer_state)
+        if point is None:
+            return model, optimizer, Progress()
+        _, optimizer_state, progress = point
+        if self.sharded:
+            load_optimizer_state(model, optimizer, optimizer_state)
+        else:
+            optimizer.load_state_dict(optimizer_state)
         return model, optimizer, progress
 
     def _save_resume_point(self) -> None:
-        save_resume_point(self.run_dir, self.model, self.tokenizer, self.optimizer, self.progress)
+        model, state = self.model, self.optimizer.state_dict()
+        if self.sharded:
+            model, state = whole_model(model), whole_optimizer_state(model, self.optimizer)
+        self.ranks.on_main(lambda _: save_resume_point(self.run_dir, model, self.tokenizer, state, self.progress))
+
+
+def share_of_micro_batches(settings: PretrainSettings, ranks: Ranks, *, sharded: bool) -> list[tuple[int, int]]:
+    """First row and size of this process's micro-batches, each as large as may be; shares are whole ones.
+
+    Raises:
+        ConfigError: a divided model computes only where all do, and one process would have fewer than another.
+    """
+    rows = settings.batch_size
+    size = -(-rows // ranks.world)
+    size = min(size, settings.micro_batch_size or size)
+    count = -(-rows // size)
+    if sharded and count % ranks.world:
+        raise ConfigError(
+            f"pretrain.shard: {ranks.world} processes cannot share {count} micro-batches of {size} blocks evenly; "
+            f"choose batch_size and micro_batch_size so that a batch has a multiple of {ranks.world}"
+        )
+    return [(number * size, min(size, rows - number * size)) for number in ranks.share(count)]
 
 
 def _optimizer(model: PreTrainedModel, settings: PretrainSettings) -> torch.optim.Optimizer:

@@ -89,6 +89,9 @@ class PretrainSettings(Settings):
         ge=1,
         description="Blocks a forward at most, for memory; none: all of a process's. Dropout is drawn anew in each.",
     )
+    shard: bool = Field(
+        default=False, description="Divide weights, gradients and optimiser state among the processes (FSDP)."
+    )
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="bfloat16 means autocast.")
     milestones: tuple[int, ...] = Field(default=(), description="Words seen at which a checkpoint is kept.")
     log_every: int = Field(default=20, ge=1, description="Optimiser steps between lines of metrics.jsonl.")

@@ -16,6 +16,7 @@ from fabula_proto.streams import Streams
 from services.redis_server import LocalRedis
 from services.student_trainer import checkpoints, config
 from services.student_trainer.pretrain_state import resume_folder
+from services.student_trainer.pretraining import share_of_micro_batches
 from services.student_trainer.ranks import Ranks
 from services.student_trainer.run import Trainer
 from services.student_trainer.run_folder import RunFolder
@@ -37,6 +38,7 @@ def two(tmp_path_factory: pytest.TempPathFactory, redis_server: LocalRedis) -> P
     folder = tmp_path_factory.mktemp("two")
     for name in RUNS:
         make_run(folder / "runs" / name, interact_settings(name))
+    go(folder / "sharded_on", pretrain_settings("plain"), Ranks(), stop_after=5)
     with (
         teacher_thread(redis_server.url, judge),
         processes(2, "tests.ranks_worker", "talk,train,interact,die", str(folder), redis_server.url) as started,
@@ -138,6 +140,34 @@ def test_one_process_goes_on_where_two_were_stopped(two: Path, alone: Path) -> N
     assert point.name == "00000005"
     go(folder, pretrain_settings("plain"), Ranks())
     check_equal(folder, alone / "plain")
+
+
+def test_a_student_divided_among_two_processes_learns_as_a_whole_one(two: Path, alone: Path) -> None:
+    check_equal(two / "sharded", alone / "plain")
+    facts = [checkpoints.facts(folder / "checkpoints" / "chck_1500") for folder in (two / "sharded", alone / "plain")]
+    assert facts[0].pop("validation_loss") == pytest.approx(facts[1].pop("validation_loss"), abs=1e-4)
+    assert facts[0] == facts[1]
+    configurations = [
+        (folder / "checkpoints" / "chck_1500" / "config.json").read_text()
+        for folder in (two / "sharded", alone / "plain")
+    ]
+    assert configurations[0] == configurations[1]
+
+
+@pytest.mark.parametrize("name", ["sharded_stopped", "sharded_on"])
+def test_a_run_goes_on_divided_or_whole(two: Path, alone: Path, name: str) -> None:
+    """Divided and stopped, one process goes on; begun by one process, two go on with the parts."""
+    if name == "sharded_stopped":
+        assert [path.name for path in resume_folder(two / name).iterdir()] == ["00000005"]
+        go(two / name, pretrain_settings("plain"), Ranks())
+    check_equal(two / name, alone / "plain")
+
+
+def test_parts_that_cannot_be_even_are_refused(tmp_path: Path) -> None:
+    settings = pretrain_settings("sharded")
+    uneven = settings.model_copy(update={"pretrain": settings.pretrain.model_copy(update={"micro_batch_size": 2})})
+    with pytest.raises(config.ConfigError, match="2 processes cannot share 3 micro-batches of 2 blocks evenly"):
+        share_of_micro_batches(uneven.pretrain, Ranks(rank=0, world=2), sharded=True)
 
 
 def check_same_interaction(ours: RunFolder, theirs: RunFolder) -> None:
