@@ -140,6 +140,31 @@ def test_a_broken_tracker_costs_one_warning(
     assert capfd.readouterr() == ("", "")
 
 
+WITH_A_PROCESS = """
+import os, subprocess, sys, threading
+pipe = os.open(os.environ["PIPE"], os.O_WRONLY)
+subprocess.Popen([sys.executable, "-S", "-c", "import threading; threading.Event().wait()"], pass_fds=[pipe])
+os.write(pipe, b"x")
+threading.Event().wait()
+"""
+
+
+def test_what_a_hanging_tracker_started_is_ended_with_it(
+    run: Path, broken_wandb: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken_wandb(WITH_A_PROCESS)
+    monkeypatch.setenv("PIPE", str(run / "pipe"))
+    os.mkfifo(run / "pipe")
+    settings = TrackingSettings(trackers=("wandb",), close_s=0.1)
+    warnings: list[str] = []
+    with Trackers(run, settings, warnings.append):
+        pipe = (run / "pipe").open("rb")
+        assert pipe.read(1) == b"x"
+    with pipe:
+        assert pipe.read() == b""  # it ends when nobody can write any more
+    assert len(warnings) == 1
+
+
 def test_a_wandb_server_that_never_answers_costs_one_warning(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if find_spec("wandb") is None:
         pytest.skip("wandb is not installed; pip install 'fabula[tracking]' brings it")
