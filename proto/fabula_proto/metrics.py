@@ -63,11 +63,16 @@ class StepMetrics(Message):
         description="Mean importance weight over tokens, policy before the update / policy that wrote; none at lag 0.",
     )
     importance_max: float | None = Field(default=None, description="The largest of these weights.")
+    next_word_loss: float | None = Field(
+        default=None,
+        description="Cross-entropy of the corpus batches after the update, nats a token; none without any.",
+    )
     # words, by the ledger, cumulative
     words_prompt: int = Field(ge=0)
     words_teacher: int = Field(ge=0)
+    words_corpus: int = Field(default=0, ge=0, description="Read in next-word prediction between updates.")
     words_student: int = Field(ge=0)
-    words_spent: int = Field(ge=0, description="Prompt and teacher words: what the word budget counts.")
+    words_spent: int = Field(ge=0, description="Prompt, teacher and corpus words: what the word budget counts.")
     # time
     write_s: float = Field(ge=0.0)
     wait_for_teacher_s: float = Field(ge=0.0, description="Time in which the student had nothing to do.")

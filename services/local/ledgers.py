@@ -16,11 +16,12 @@ from services.student_trainer.ledger import Ledger
 
 
 class Account(Message):
-    """Words of interaction. `spent` is what the budget counts: the prompt once, and the teacher's words."""
+    """Words of interaction. `spent` is what the budget counts: the prompt once, the teacher's words, the corpus's."""
 
     budget: int
     prompt: int
     teacher: int
+    corpus: int = Field(default=0, description="Read in next-word prediction between updates, repetitions counted.")
     student: int = Field(description="The student's own words: counted, but free.")
     stories: int
     spent: int
@@ -84,14 +85,15 @@ def _account(path: Path) -> Account | None:
         ) from error
     if spent != ledger.spent:
         raise CommandError(
-            f"{path} says that {spent} words are spent; prompt and teacher make {ledger.spent}. It was edited: the "
-            "run writes the file again when it goes on, with fabula up or fabula interact",
+            f"{path} says that {spent} words are spent; prompt, teacher and corpus make {ledger.spent}. It was "
+            "edited: the run writes the file again when it goes on, with fabula up or fabula interact",
             exit_code=1,
         )
     return Account(
         budget=ledger.budget,
         prompt=ledger.prompt_words,
         teacher=ledger.teacher_words,
+        corpus=ledger.corpus_words,
         student=ledger.student_words,
         stories=ledger.stories,
         spent=ledger.spent,
@@ -144,6 +146,8 @@ def _parts(ledger: RunLedger) -> Iterator[Table | str]:
         table = plain_table(f"Words of {ledger.run}", "", "")
         table.add_row("prompt, once", f"{account.prompt:,}")
         table.add_row(f"teacher's, for {account.stories:,} stories", f"{account.teacher:,}")
+        if account.corpus:
+            table.add_row("corpus, read between updates", f"{account.corpus:,}")
         table.add_row("spent", f"{account.spent:,}", style="bold")
         table.add_row("left", f"{account.left:,}")
         table.add_row("budget", f"{account.budget:,}")

@@ -59,6 +59,7 @@ class UpdateLine(_Part):
     score_mean: float
     words_prompt: int
     words_teacher: int
+    words_corpus: int = 0
     words_student: int
 
 

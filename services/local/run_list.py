@@ -80,7 +80,7 @@ def _line(folder: Path) -> RunLine:
         state=_state(files, kept, metrics, budget),
         pretraining_words=max([metrics.pretraining_words, *(facts.pretraining_words for facts in kept)]),
         pretraining_budget=run_file.pretrain.word_budget if run_file is not None else None,
-        words_spent=last.words_prompt + last.words_teacher if last is not None else 0,
+        words_spent=last.words_prompt + last.words_teacher + last.words_corpus if last is not None else 0,
         word_budget=budget,
         updates=len(metrics.updates),
         score=sum(scores) / len(scores) if scores else None,

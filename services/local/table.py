@@ -140,6 +140,8 @@ def _cost(summary: Summary) -> Table:
         words.add_row("interaction, paid", f"{last.words_spent:,}", style="bold")
         words.add_row("  prompt, once", f"{last.words_prompt:,}", style="dim")
         words.add_row("  teacher's verdicts", f"{last.words_teacher:,}", style="dim")
+        if last.words_corpus:
+            words.add_row("  corpus, in between", f"{last.words_corpus:,}", style="dim")
         words.add_row("student's own, free", f"{last.words_student:,}")
     time = plain_table("Time", "", "")
     for phase in summary.phases:

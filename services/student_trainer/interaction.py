@@ -9,7 +9,7 @@ one alone collects verdicts, asks the guards, records and saves.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -24,6 +24,7 @@ from services.student_trainer.guards.guards import Guards, GuardStopError, wait_
 from services.student_trainer.in_flight import Writer, WrittenStep
 from services.student_trainer.interaction_state import InteractionState
 from services.student_trainer.ledger import BudgetSpentError
+from services.student_trainer.next_word import NextWord
 from services.student_trainer.ranks import Beat, Ranks
 from services.student_trainer.records import StoryRow, append_metrics, write_stories_part
 from services.student_trainer.rewards import (
@@ -128,6 +129,7 @@ class _Loop:
         )
         self.prompt_words = count_words(settings.interact.prompt)
         self.writer = Writer(folder.run, settings.seed, settings.interact, state.tokenizer, self.ranks)
+        self.next_word = NextWord.open(folder, settings, state.tokenizer, self.ranks)
         self.guards = Guards(settings.interact.guards, folder, settings.seed, queue)
         self.consistent = True
         self.write_s = 0.0
@@ -171,8 +173,11 @@ class _Loop:
     def _affordable(self, steps: int) -> bool:
         """Whether the ledger can pay for so many steps, those in flight included."""
         options, ledger = self.settings.interact, self.state.ledger
+        words = ledger.cost(steps * options.batch_size, self.prompt_words, options.teacher_words_per_story)
+        if self.next_word is not None:
+            words += self.next_word.words(range(self.state.step, self.state.step + steps))
         try:
-            ledger.reserve(ledger.cost(steps * options.batch_size, self.prompt_words, options.teacher_words_per_story))
+            ledger.reserve(words)
         except BudgetSpentError:
             return False
         return True
@@ -264,6 +269,11 @@ class _Loop:
         options, state = self.settings.interact, self.state
         generator = torch.Generator().manual_seed((self.settings.seed << 20) + state.step)
         stats = update(self.algorithm, state.policy, state.optimizer, experience, options.temperature, generator)
+        corpus_words = 0
+        if self.next_word is not None:
+            loss = self.next_word.learn(state.policy, state.optimizer, self.algorithm, state.step)
+            stats = replace(stats, next_word_loss=loss)
+            corpus_words = self.next_word.words(range(state.step, state.step + 1))
         state.kl_used = state.kl.coefficient
         state.kl.update(experience.kl_per_story, experience.stories)
         state.ledger = state.ledger.pay(
@@ -271,6 +281,7 @@ class _Loop:
             self.prompt_words,
             options.teacher_words_per_story,
             sum(count_words(text) for text in rollout.texts),
+            corpus_words,
         )
         state.step += 1
         state.in_flight.pop(0)

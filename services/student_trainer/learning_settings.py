@@ -60,6 +60,14 @@ class LearningSettings(Settings):
     entropy_weight: float = Field(default=0.0, ge=0, description="Of the next-token entropy, in nats, as a bonus.")
 
 
+class MixedSettings(Settings):
+    """Next-word prediction on the run's own corpus between the updates of any algorithm; `next_word.py` has more."""
+
+    batches_per_update: int = Field(default=0, ge=0, description="Steps on corpus batches after an update; 0: none.")
+    batch_size: int = Field(default=8, ge=1, description="Blocks of pretrain.block_tokens tokens a step.")
+    learning_rate: float | None = Field(default=None, gt=0, description="Of these steps; none: the algorithm's.")
+
+
 class ClippedSettings(LearningSettings):
     """What algorithms share that go over a batch more than once, held back by a clipped ratio."""
 

@@ -6,7 +6,7 @@ Defaults are those of arXiv 2509.15714 and its code (TRL 0.9.4); presets/paper.y
 import hashlib
 from typing import Literal, Self
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from services.student_trainer.guard_settings import GuardsSettings
 from services.student_trainer.learning_settings import (
@@ -16,6 +16,7 @@ from services.student_trainer.learning_settings import (
     GRPOSettings,
     KLSettings,
     LearningSettings,
+    MixedSettings,
     PPOSettings,
     ReinforcePlusPlusSettings,
     RewardSettings,
@@ -133,6 +134,7 @@ class InteractSettings(Settings):
     grpo: GRPOSettings = GRPOSettings()
     reinforce_plus_plus: ReinforcePlusPlusSettings = ReinforcePlusPlusSettings()
     bon: BestOfNSettings = BestOfNSettings()
+    mixed: MixedSettings = MixedSettings()
     guards: GuardsSettings = GuardsSettings()
 
     @property
@@ -146,6 +148,15 @@ class InteractSettings(Settings):
             "bon": self.bon,
         }
         return blocks[self.algorithm]
+
+    @field_validator("algorithm", mode="before")
+    @classmethod
+    def _mixed_is_none(cls, name: object) -> object:
+        if name == "mixed":
+            raise ValueError(
+                "`mixed` goes with any algorithm: name one, and set interact.mixed.batches_per_update to 1 or more"
+            )
+        return name
 
     @model_validator(mode="after")
     def _parts_divide_the_batch(self) -> Self:

@@ -86,6 +86,7 @@ def step_metrics(
         **vars(stats),
         words_prompt=ledger.prompt_words,
         words_teacher=ledger.teacher_words,
+        words_corpus=ledger.corpus_words,
         words_student=ledger.student_words,
         words_spent=ledger.spent,
         **vars(times),

@@ -50,6 +50,7 @@ def test_words_of_prompt_teacher_and_student_apart(folder: Path) -> None:
         "budget": 250,
         "prompt": 16,
         "teacher": 216,
+        "corpus": 0,
         "student": 1500,
         "stories": 72,
         "spent": 232,
@@ -107,7 +108,10 @@ def test_broken_files_are_named_and_the_rest_is_shown(
     [
         ("{", "ledger.json is no word account.*goes on"),
         ('{"budget": 5, "spent": 0, "coins": 1}', "ledger.json is no word account.*coins"),
-        ('{"budget": 99, "prompt_words": 16, "spent": 3}', "says that 3 words are spent; prompt and teacher make 16"),
+        (
+            '{"budget": 99, "prompt_words": 16, "spent": 3}',
+            "says that 3 words are spent; prompt, teacher and corpus make 16",
+        ),
     ],
 )
 def test_a_broken_account_is_said(folder: Path, content: str, said: str) -> None:

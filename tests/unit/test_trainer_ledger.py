@@ -39,12 +39,20 @@ def test_never_overspent_and_never_refused_early(budget: int, stories: int, prom
 
 
 def test_written_account(tmp_path: Path) -> None:
-    Ledger(budget=100).pay(5, 4, 3, 60).write(tmp_path / "ledger.json")
+    Ledger(budget=100).pay(5, 4, 3, 60, corpus_words=40).write(tmp_path / "ledger.json")
     assert json.loads((tmp_path / "ledger.json").read_text()) == {
         "budget": 100,
         "prompt_words": 4,
         "teacher_words": 15,
+        "corpus_words": 40,
         "student_words": 60,
         "stories": 5,
-        "spent": 19,
+        "spent": 59,
     }
+
+
+def test_words_of_the_corpus_cost() -> None:
+    ledger = Ledger(budget=100).pay(5, 4, 3, 60, corpus_words=40)
+    with pytest.raises(BudgetSpentError, match="42 words are needed and 41 of 100 are left"):
+        ledger.pay(5, 4, 3, 60, corpus_words=27)
+    assert ledger.pay(5, 4, 3, 60, corpus_words=26).spent == 100

@@ -31,6 +31,7 @@ class UpdateStats:
     passes_skipped: int
     importance_mean: float | None
     importance_max: float | None
+    next_word_loss: float | None = None  # of corpus batches that followed
 
 
 def make_optimizer(policy: Policy, settings: LearningSettings) -> torch.optim.Adam:
@@ -65,7 +66,7 @@ def update(
             optimizer.zero_grad(set_to_none=True)
             means = _accumulate_gradient(algorithm, policy, experience, rows_M, temperature, first_pass)
             first_pass = None
-            norm = _finite_gradient_norm(policy, algorithm)
+            norm = finite_gradient_norm(policy, algorithm)
             threshold = algorithm.passes.ratio_threshold
             skipped = norm == 0.0 or (threshold is not None and means.ratio > threshold)
             if not skipped:
@@ -166,8 +167,12 @@ def _sums(terms: LossTerms, log_ratio_RT: Tensor, seen: Experience, ratio_clip: 
     return torch.stack([term.sum().double() for term in weighted]).cpu()
 
 
-def _finite_gradient_norm(policy: Policy, algorithm: Algorithm) -> float:
-    """Norm of all gradients, which are then clipped to `max_grad_norm` where one is set."""
+def finite_gradient_norm(policy: Policy, algorithm: Algorithm) -> float:
+    """Norm of all gradients, which are then clipped to `max_grad_norm` where one is set.
+
+    Raises:
+        NotFiniteError: the norm is no finite number.
+    """
     limit = algorithm.settings.max_grad_norm
     norm = float(torch.nn.utils.clip_grad_norm_(list(policy.parameters()), float("inf") if limit is None else limit))
     if not norm < float("inf"):
