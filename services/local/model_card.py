@@ -1,18 +1,15 @@
 """`fabula card`: a model card from a run's own records. No number stands in it that the run's folder does not hold."""
 
-import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
 
 from fabula_proto import EvaluationReport, Measure, SuiteResult
 from services.local import table
 from services.local.card_facts import Kept, RunFacts, read_facts
-from services.local.card_text import inline, markdown_table, place, rows_table, said, yaml_value
+from services.local.card_text import inline, markdown_table, place, rows_table, said
 from services.local.errors import CommandError
+from services.local.run_command import BLOCKS, run_command
 from services.local.summary import CRITERION
-from services.student_trainer import config
-from services.student_trainer.learning_settings import AlgorithmName
 from services.student_trainer.settings import GRAMMAR, InteractSettings
 
 try:
@@ -20,7 +17,6 @@ try:
 except ImportError as error:
     raise CommandError(f"this needs {error.name}; install it with: pip install 'fabula[trainer]'") from error
 
-BLOCKS = {name: name.replace("++", "_plus_plus") for name in get_args(AlgorithmName)}
 OF_THEIR_OWN = frozenset({"algorithm", "kl", "reward", "guards", "prompt", *BLOCKS.values()})
 PACE = frozenset({"save_every_s", "log_every", "verdict_timeout_s"})
 PAPER = "[arXiv 2509.15714](https://arxiv.org/abs/2509.15714)"
@@ -105,7 +101,7 @@ def _body(facts: RunFacts, checkpoint: Kept, repository: str, revision: str) -> 
         yield "## Learning from a teacher\n\n" + "\n\n".join(_interaction(facts))
     yield "## Scores\n\n" + "\n\n".join(_scores(facts, checkpoint))
     yield "## Not measured\n\n" + "\n".join(f"- {line}" for line in _unmeasured(facts, checkpoint))
-    yield f"## The run again\n\n```sh\n{command(facts)}\n```"
+    yield f"## The run again\n\n```sh\n{run_command(facts)}\n```"
 
 
 def _summary(facts: RunFacts, checkpoint: Kept) -> str:
@@ -240,35 +236,3 @@ def _unmeasured(facts: RunFacts, checkpoint: Kept) -> Iterator[str]:
     if without:
         yield f"Checkpoints without a report: {', '.join(without)}."
     yield f"Other seeds: this is one run, of seed {facts.settings.seed}; the intervals say nothing about another one."
-
-
-def command(facts: RunFacts) -> str:
-    """The command that does the run again; of files only their names are said."""
-    algorithm = facts.settings.interact.algorithm
-    others = set(BLOCKS.values()) - {BLOCKS[algorithm]}
-    preset = config.resolve(facts.settings.preset).model_dump(mode="json")
-    parts = ["fabula", "up", "--preset", facts.settings.preset]
-    source = facts.settings.corpus.source
-    for key, value in _changed(preset, facts.recorded):
-        section, _, rest = key.partition(".")
-        if section in ("run", "preset", "tracking") or (section == "interact" and rest.partition(".")[0] in others):
-            continue
-        if key == "corpus.source":
-            parts += ["--corpus", place(source)]
-        else:
-            parts += ["--set", f"{key}={place(value) if isinstance(value, str) else yaml_value(value)}"]
-    if facts.teacher_option is not None:
-        backend, _, model = facts.teacher_option.partition(":")
-        parts += ["--teacher", f"{backend}:{place(model)}" if model else facts.teacher_option]
-    if facts.eval_data is not None:
-        parts += ["--eval-data", place(facts.eval_data)]
-    return shlex.join(parts)
-
-
-def _changed(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in new.items():
-        before = old.get(key)
-        if isinstance(value, dict) and isinstance(before, dict) and before:
-            yield from _changed(before, value, f"{prefix}{key}.")
-        elif value != before:
-            yield f"{prefix}{key}", value

@@ -17,7 +17,7 @@ import yaml
 from fabula_proto import EvaluationReport, Measure, SuiteResult
 from services.cli import main
 from services.local.card_facts import read_facts
-from services.local.model_card import command as again
+from services.local.run_command import run_command
 from services.student_trainer import checkpoints, config
 from services.student_trainer.ledger import Ledger
 from services.student_trainer.run_folder import RunFolder
@@ -257,7 +257,7 @@ def test_a_card_says_what_the_folder_holds(
 
 
 def test_the_command_of_a_card_makes_the_settings_again(run: RunFolder) -> None:
-    parts = shlex.split(again(read_facts(run.path)))
+    parts = shlex.split(run_command(read_facts(run.path)))
     overrides = [value for option, value in pairwise(parts) if option == "--set"]
     made, own = config.resolve("smoke", overrides), tiny_settings()
     others = {"rloo", "grpo", "reinforce_plus_plus", "bon"}
