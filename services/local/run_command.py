@@ -1,8 +1,11 @@
 """The command that does a run again, from its own settings."""
 
+import json
 import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args
+
+import yaml
 
 from services.local.card_facts import RunFacts
 from services.local.card_text import place, yaml_value
@@ -27,7 +30,7 @@ def run_command(facts: RunFacts) -> str:
         if key == "corpus.source":
             parts += ["--corpus", place(source)]
         else:
-            parts += ["--set", f"{key}={place(value) if isinstance(value, str) else yaml_value(value)}"]
+            parts += ["--set", f"{key}={_text(value) if isinstance(value, str) else yaml_value(value)}"]
     if facts.teacher_option is not None:
         backend, _, model = facts.teacher_option.partition(":")
         parts += ["--teacher", f"{backend}:{place(model)}" if model else facts.teacher_option]
@@ -43,3 +46,13 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -
             yield from _changed(before, value, f"{prefix}{key}.")
         elif value != before:
             yield f"{prefix}{key}", value
+
+
+def _text(value: str) -> str:
+    """A string as --set reads it back: in quotes where YAML would take it for something else."""
+    text = place(value)
+    try:
+        plain = yaml.safe_load(text) == text
+    except yaml.YAMLError:
+        plain = False
+    return text if plain else json.dumps(text, ensure_ascii=False)

@@ -256,9 +256,11 @@ def test_a_card_says_what_the_folder_holds(
     assert command(monkeypatch, "card", run.path, "--checkpoint", "chck_2k") == 2
 
 
-def test_the_command_of_a_card_makes_the_settings_again(run: RunFolder) -> None:
+@pytest.mark.parametrize("prompt", ["Once upon a time,", "Once: upon: a time,", "7"])
+def test_the_command_of_a_card_makes_the_settings_again(run: RunFolder, prompt: str) -> None:
+    own = tiny_settings(prompt=prompt)
+    run.config.write_text(config.dump(own, run.run))
     parts = shlex.split(run_command(read_facts(run.path)))
-    overrides = [value for option, value in pairwise(parts) if option == "--set"]
-    made, own = config.resolve("smoke", overrides), tiny_settings()
+    made = config.resolve("smoke", [value for option, value in pairwise(parts) if option == "--set"])
     others = {"rloo", "grpo", "reinforce_plus_plus", "bon"}
     assert made.model_dump(exclude={"interact": others}) == own.model_dump(exclude={"interact": others})
