@@ -36,7 +36,7 @@ class RunLine(Message):
     state: State
     pretraining_words: int = Field(description="Words seen, repetitions counted.")
     pretraining_budget: int | None
-    words_spent: int = Field(description="Prompt and teacher words.")
+    words_spent: int = Field(description="Prompt, teacher and corpus words.")
     word_budget: int | None
     updates: int
     score: float | None = Field(description=f"Mean of score_mean over the last {LAST_UPDATES} updates.")
