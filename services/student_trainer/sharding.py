@@ -47,10 +47,10 @@ def whole_model(model: PreTrainedModel) -> PreTrainedModel:
 
 def whole_optimizer_state(model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """What `optimizer.state_dict()` would be, were the model not divided; of use in the main process only."""
-    by_name = get_optimizer_state_dict(model, optimizer, options=_WHOLE)
+    by_name = cast(dict[str, Any], get_optimizer_state_dict(model, optimizer, options=_WHOLE))
     numbers = _numbers(model, optimizer)
     state = {numbers[name]: value for name, value in by_name.get("state", {}).items()}
-    groups = cast(list[dict[str, Any]], by_name.get("param_groups", []))
+    groups: list[dict[str, Any]] = by_name.get("param_groups", [])
     numbered = [group | {"params": sorted(numbers[name] for name in group["params"])} for group in groups]
     return {"state": state, "param_groups": numbered}
 
