@@ -26,7 +26,6 @@ from tests.ranks_helpers import launched, outputs, processes
 from tests.ranks_settings import FAILING_PROMPT, go, interact_settings, pretrain_settings, whole_run_settings
 from tests.trainer_helpers import make_run, teacher_thread, vowel_verdict
 
-
 RUNS = ("failing", "grpo", "one_chunk", "ppo", "stopped")
 
 
