@@ -118,6 +118,7 @@ def process(python: Path, script: str, task: dict[str, Any]) -> Iterator[Callabl
 
         yield ask
         orders.close()
+        answers.read()  # what a trainer says at its end
 
 
 def compare(ours: Ours, start: dict[str, Tensor], theirs: dict[str, Tensor]) -> str:
