@@ -84,11 +84,11 @@ class Policy:
         """
         mask_BT = mask_BT > 0
         hidden_ND = self._hidden_before(self.model, sequences_BS, mask_BT)
-        logprobs_N, entropy_N = _at_tokens(self.model, hidden_ND, sequences_BS, mask_BT, temperature)
+        logprobs_N, entropy_N = _at_tokens(self.model, hidden_ND, sequences_BS, mask_BT, temperature, entropy=entropy)
         return TokenScores(
             logprobs_BT=_scatter(logprobs_N, mask_BT),
             values_BT=None if self.value_head is None else _scatter(self.value_head(hidden_ND), mask_BT),
-            entropy_BT=_scatter(entropy_N, mask_BT) if entropy else None,
+            entropy_BT=None if entropy_N is None else _scatter(entropy_N, mask_BT),
         )
 
     @torch.no_grad()
@@ -96,7 +96,7 @@ class Policy:
         """Log-probabilities [B, T] of the response tokens under the reference, 0 where the mask is 0."""
         mask_BT = mask_BT > 0
         hidden_ND = self._hidden_before(self.reference, sequences_BS, mask_BT)
-        logprobs_N, _ = _at_tokens(self.reference, hidden_ND, sequences_BS, mask_BT, temperature)
+        logprobs_N, _ = _at_tokens(self.reference, hidden_ND, sequences_BS, mask_BT, temperature, entropy=False)
         return _scatter(logprobs_N, mask_BT)
 
     def _hidden_before(self, model: PreTrainedModel, sequences_BS: Tensor, mask_BT: Tensor) -> Tensor:
@@ -127,12 +127,18 @@ def _hidden_before(model: PreTrainedModel, sequences_BS: Tensor, mask_BT: Tensor
 
 
 def _at_tokens(
-    model: PreTrainedModel, hidden_ND: Tensor, sequences_BS: Tensor, mask_BT: Tensor, temperature: float
-) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of the response tokens under the mask, and entropies before them, both [N]."""
+    model: PreTrainedModel,
+    hidden_ND: Tensor,
+    sequences_BS: Tensor,
+    mask_BT: Tensor,
+    temperature: float,
+    *,
+    entropy: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Log-probabilities of the response tokens under the mask, and if wanted entropies before them, both [N]."""
     head = model.get_output_embeddings()
     tokens_N = sequences_BS[:, -mask_BT.shape[1] :][mask_BT]
-    return token_logprobs(hidden_ND, head.weight, head.bias, tokens_N, temperature)
+    return token_logprobs(hidden_ND, head.weight, head.bias, tokens_N, temperature, entropy=entropy)
 
 
 def _scatter(values_N: Tensor, mask_BT: Tensor) -> Tensor:

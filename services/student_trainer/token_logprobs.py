@@ -15,15 +15,15 @@ ROWS = 128  # 8 MB of fp32 with a vocabulary of 16,000
 
 
 def token_logprobs(
-    hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, tokens_N: Tensor, temperature: float
-) -> tuple[Tensor, Tensor]:
-    """Log-probabilities [N] of `tokens_N`, and the entropies [N] of the distributions they come from; nats, fp32.
+    hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, tokens_N: Tensor, temperature: float, *, entropy: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Log-probabilities [N] of `tokens_N`, and if wanted the entropies [N] of their distributions; nats, fp32.
 
     The distributions are softmax((hidden @ weight.T + bias) / temperature). Differentiable once.
     """
     keep = torch.is_grad_enabled()
-    found: tuple[Tensor, Tensor] = _TokenLogprobs.apply(  # type: ignore[no-untyped-call]
-        hidden_ND, weight_VD, bias_V, tokens_N, temperature, keep
+    found: tuple[Tensor, Tensor | None] = _TokenLogprobs.apply(  # type: ignore[no-untyped-call]
+        hidden_ND, weight_VD, bias_V, tokens_N, temperature, keep, entropy
     )
     return found
 
@@ -38,10 +38,11 @@ class _TokenLogprobs(torch.autograd.Function):
         tokens_N: Tensor,
         temperature: float,
         keep: bool,
-    ) -> tuple[Tensor, Tensor]:
+        entropy: bool,
+    ) -> tuple[Tensor, Tensor | None]:
         count, size = len(hidden_ND), len(weight_VD)
         logprobs_N = hidden_ND.new_empty(count, dtype=torch.float32)
-        entropy_N = torch.empty_like(logprobs_N)
+        entropy_N = torch.empty_like(logprobs_N) if entropy else None
         table_NV = hidden_ND.new_empty(count if keep else min(count, ROWS), size, dtype=torch.float32)
         for first in range(0, count, ROWS):
             rows = slice(first, first + ROWS)
@@ -50,20 +51,22 @@ class _TokenLogprobs(torch.autograd.Function):
                 logits_RV = logits_RV / temperature
             all_RV = torch.log_softmax(logits_RV, dim=-1)
             logprobs_N[rows] = all_RV.gather(-1, tokens_N[rows, None]).squeeze(-1)
-            probabilities_RV = torch.exp(all_RV, out=table_NV[rows if keep else slice(len(all_RV))])
-            entropy_N[rows] = -torch.linalg.vecdot(probabilities_RV, all_RV)
+            if keep or entropy_N is not None:
+                probabilities_RV = torch.exp(all_RV, out=table_NV[rows if keep else slice(len(all_RV))])
+            if entropy_N is not None:
+                entropy_N[rows] = -torch.linalg.vecdot(probabilities_RV, all_RV)
         if keep:
             ctx.save_for_backward(hidden_ND, weight_VD, tokens_N, entropy_N)
             ctx.table_NV, ctx.temperature, ctx.bias = table_NV, temperature, bias_V is not None
         return logprobs_N, entropy_N
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         hidden_ND, weight_VD, tokens_N, entropy_N = ctx.saved_tensors
         table_NV, ctx.table_NV = ctx.table_NV, None
         if table_NV is None:
             raise RuntimeError("token_logprobs can be differentiated once; call it again for a second backward pass")
-        of_logprobs_N, of_entropy_N = (gradient / ctx.temperature for gradient in gradients)
+        of_logprobs_N, of_entropy_N = (torch.zeros(()) if g is None else g / ctx.temperature for g in gradients)
         entropy_counts = bool(of_entropy_N.any())
         hidden_gradient_ND = torch.empty_like(hidden_ND)
         for first in range(0, len(hidden_ND), ROWS):
@@ -78,4 +81,4 @@ class _TokenLogprobs(torch.autograd.Function):
             hidden_gradient_ND[rows] = p_RV.to(weight_VD.dtype) @ weight_VD
         weight_gradient_VD = table_NV.T.to(hidden_ND.dtype) @ hidden_ND if ctx.needs_input_grad[1] else None
         bias_gradient_V = table_NV.sum(0) if ctx.bias else None
-        return hidden_gradient_ND, weight_gradient_VD, bias_gradient_V, None, None, None
+        return hidden_gradient_ND, weight_gradient_VD, bias_gradient_V, None, None, None, None

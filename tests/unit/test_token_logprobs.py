@@ -15,9 +15,11 @@ from services.student_trainer.token_logprobs import token_logprobs
 from tests.unit.test_algorithms_update import KL, TEMPERATURE, algorithm, fresh_policy, stories
 
 
-def plain(hidden: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor, temperature: float) -> list[Tensor]:
+def plain(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor, temperature: float, *, entropy: bool
+) -> tuple[Tensor, Tensor | None]:
     rows = torch.log_softmax(torch.nn.functional.linear(hidden, weight, bias) / temperature, dim=-1)
-    return [rows.gather(-1, tokens[:, None]).squeeze(-1), -(rows.exp() * rows).sum(-1)]
+    return rows.gather(-1, tokens[:, None]).squeeze(-1), -(rows.exp() * rows).sum(-1) if entropy else None
 
 
 @given(
@@ -32,16 +34,22 @@ def test_values_and_gradients_are_those_of_the_whole_table(
     seed: int, count: int, temperature: float, biased: bool, entropy: bool
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
-    hidden, weight, bias = (torch.randn(shape, generator=generator) for shape in ((count, 5), (11, 5), (11,)))
-    leaves = [hidden, 3.0 * weight, *([bias] if biased else [])]
+    hidden, weight, offset = (torch.randn(shape, generator=generator) for shape in ((count, 5), (11, 5), (11,)))
+    leaves = [hidden, 3.0 * weight, *([offset] if biased else [])]
     tokens = torch.randint(0, 11, (count,), generator=generator)
     factors = torch.randn(2, count, generator=generator)
     results = []
     for way in (token_logprobs, plain):
         inputs = [leaf.clone().requires_grad_() for leaf in leaves]
-        logprobs, entropies = way(inputs[0], inputs[1], inputs[2] if biased else None, tokens, temperature)
-        loss = (factors[0] * logprobs).sum() + ((factors[1] * entropies).sum() if entropy else 0.0)
-        results.append([logprobs, entropies, *torch.autograd.grad(loss, inputs)])
+        bias = inputs[2] if biased else None
+        logprobs, entropies = way(inputs[0], inputs[1], bias, tokens, temperature, entropy=entropy)
+        assert (entropies is not None) == entropy
+        loss = (factors[0] * logprobs).sum()
+        found = [logprobs]
+        if entropies is not None:
+            loss = loss + (factors[1] * entropies).sum()
+            found.append(entropies)
+        results.append([*found, *torch.autograd.grad(loss, inputs)])
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-4)
 
@@ -49,7 +57,8 @@ def test_values_and_gradients_are_those_of_the_whole_table(
 def test_a_token_of_no_probability_leaves_its_entropy_and_gradient_finite() -> None:
     hidden = torch.tensor([[1.0]], requires_grad=True)
     weight = torch.tensor([[0.0], [-500.0]], requires_grad=True)
-    logprobs, entropies = token_logprobs(hidden, weight, None, torch.tensor([1]), 1.0)
+    logprobs, entropies = token_logprobs(hidden, weight, None, torch.tensor([1]), 1.0, entropy=True)
+    assert entropies is not None
     assert (logprobs.item(), entropies.item()) == (-500.0, 0.0)
     (logprobs + entropies).sum().backward()
     assert weight.grad is not None
@@ -58,7 +67,7 @@ def test_a_token_of_no_probability_leaves_its_entropy_and_gradient_finite() -> N
 
 def test_a_second_backward_pass_is_refused() -> None:
     hidden, weight = torch.randn(3, 4, requires_grad=True), torch.randn(5, 4)
-    loss = token_logprobs(hidden, weight, None, torch.tensor([0, 1, 2]), 1.0)[0].sum()
+    loss = token_logprobs(hidden, weight, None, torch.tensor([0, 1, 2]), 1.0, entropy=False)[0].sum()
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="differentiated once"):
         loss.backward()
@@ -66,7 +75,7 @@ def test_a_second_backward_pass_is_refused() -> None:
 
 def test_a_frozen_head_needs_no_gradient() -> None:
     hidden, weight = torch.randn(3, 4, requires_grad=True), torch.randn(5, 4)
-    token_logprobs(hidden, weight, None, torch.tensor([0, 1, 2]), 1.0)[0].sum().backward()
+    token_logprobs(hidden, weight, None, torch.tensor([0, 1, 2]), 1.0, entropy=False)[0].sum().backward()
     assert hidden.grad is not None
     assert weight.grad is None
 
