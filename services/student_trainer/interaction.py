@@ -9,38 +9,29 @@ one alone collects verdicts, asks the guards, records and saves.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from fabula_proto import Alarm, ScoredBatch, StepMetrics, Verdict
+from fabula_proto import Alarm, ScoredBatch, StepMetrics
 from services.student_trainer import checkpoints, interaction_state
-from services.student_trainer.advantages import masked_mean
-from services.student_trainer.algorithms import make_algorithm
-from services.student_trainer.algorithms.experience import Experience, JudgedStories
-from services.student_trainer.algorithms.updating import UpdateStats, update
+from services.student_trainer.algorithms.experience import Experience
+from services.student_trainer.algorithms.updating import UpdateStats
 from services.student_trainer.guards.guards import Guards, GuardStopError, wait_while_paused
 from services.student_trainer.in_flight import Writer, WrittenStep
 from services.student_trainer.interaction_state import InteractionState
-from services.student_trainer.ledger import BudgetSpentError
+from services.student_trainer.learner import Learner
 from services.student_trainer.next_word import NextWord
 from services.student_trainer.ranks import Beat, Ranks
 from services.student_trainer.records import StoryRow, append_metrics, write_stories_part
 from services.student_trainer.rewards import (
-    WrittenStory,
-    length_bonus,
-    missing_end_penalty,
-    repetition_penalty,
-    story_rewards,
     usable_reward,
 )
-from services.student_trainer.rollout import Rollout
 from services.student_trainer.run_folder import RunFolder
 from services.student_trainer.settings import RunSettings
 from services.student_trainer.step_records import StepTimes, step_metrics, story_rows
 from services.student_trainer.story_queue import Collected, NoVerdictsError, Verdicts
-from services.student_trainer.words import count_words
 
 
 class TeacherFailedError(RuntimeError):
@@ -120,16 +111,9 @@ class _Loop:
         self.ranks = state.policy.ranks
         self.queue = queue
         self.watcher = watcher
-        self.algorithm = make_algorithm(settings.interact)
-        reward = settings.interact.reward
-        self.shapings = (
-            length_bonus(reward.length_weight, settings.interact.max_new_tokens),
-            repetition_penalty(reward.repetition_weight),
-            missing_end_penalty(reward.missing_end_weight),
-        )
-        self.prompt_words = count_words(settings.interact.prompt)
         self.writer = Writer(folder.run, settings.seed, settings.interact, state.tokenizer, self.ranks)
-        self.next_word = NextWord.open(folder, settings, state.tokenizer, self.ranks)
+        next_word = NextWord.open(folder, settings, state.tokenizer, self.ranks)
+        self.learner = Learner(settings, state, next_word)
         self.guards = Guards(settings.interact.guards, folder, settings.seed, queue)
         self.consistent = True
         self.write_s = 0.0
@@ -154,7 +138,7 @@ class _Loop:
         self.ranks.on_main(self._wait_while_paused)
         started = time.perf_counter()
         state = self.state
-        while len(state.in_flight) <= self.settings.interact.lag and self._affordable(len(state.in_flight) + 1):
+        while len(state.in_flight) <= self.settings.interact.lag and self.learner.affordable(len(state.in_flight) + 1):
             self._stop_if_asked()
             step = state.step + len(state.in_flight)
             written = self.writer.write(state.policy.model, step, state.step, self.queue.send)
@@ -170,18 +154,6 @@ class _Loop:
     def _ask_guards(self, written: WrittenStep) -> None:
         self.ranks.on_main(lambda _: self.guards.ask(written.step, written.stories))
 
-    def _affordable(self, steps: int) -> bool:
-        """Whether the ledger can pay for so many steps, those in flight included."""
-        options, ledger = self.settings.interact, self.state.ledger
-        words = ledger.cost(steps * options.batch_size, self.prompt_words, options.teacher_words_per_story)
-        if self.next_word is not None:
-            words += self.next_word.words(range(self.state.step, self.state.step + steps))
-        try:
-            ledger.reserve(words)
-        except BudgetSpentError:
-            return False
-        return True
-
     def step(self) -> None:
         """Score, reward, advantage, update, record, save; what is learned from has been written."""
         started = time.perf_counter()
@@ -190,9 +162,9 @@ class _Loop:
         collected = self.ranks.on_main(lambda beat: self._collect(written, beat))
         judged = time.perf_counter()
         verdicts = [verdict for batch in collected.scored for verdict in batch.verdicts]
-        experience, rewards_B = self._experience(written.rollout, verdicts)
+        experience, rewards_B = self.learner.experience(written.rollout, verdicts)
         self.consistent = False
-        stats = self._update(experience, written.rollout)
+        stats = self.learner.update(experience, written.rollout)
         learned = time.perf_counter()
         times = StepTimes(self.write_s, judged - started, collected.wait_for_student_s, learned - judged)
         self.ranks.on_main(lambda _: self._finish_step(written, collected, rewards_B, experience, stats, times))
@@ -240,52 +212,6 @@ class _Loop:
                 f"(interact.max_failed_share is {limit:g}); the first says: {failed[0].reason}. "
                 "The state before this step is saved; mend the teacher and start the run again."
             )
-
-    def _experience(self, rollout: Rollout, verdicts: list[Verdict]) -> tuple[Experience, torch.Tensor]:
-        options = self.settings.interact
-        stories = [
-            WrittenStory(text, count_words(text), ended)
-            for text, ended in zip(rollout.texts, rollout.ended_B.tolist(), strict=True)
-        ]
-        rewards_B, usable_B = story_rewards(
-            verdicts, stories, options.reward.weights, self.shapings, per_criterion=options.reward.per_criterion
-        )
-        value_head = self.state.policy.value_head
-        if self.state.step == 0 and value_head is not None and options.ppo.value_init == "mean":
-            value_head.start_at(float(masked_mean(rewards_B, usable_B)))
-        device = rollout.mask_BT.device
-        judged = JudgedStories(
-            rollout.sequences_BS,
-            rollout.mask_BT,
-            rewards_B.to(device),
-            usable_B.to(device),
-            behaviour_BT=rollout.logprobs_BT if options.lag else None,
-        )
-        experience = self.algorithm.gather(self.state.policy, judged, self.state.kl.coefficient, options.temperature)
-        return experience, rewards_B
-
-    def _update(self, experience: Experience, rollout: Rollout) -> UpdateStats:
-        """The update and everything that must change with it: controller, ledger, step."""
-        options, state = self.settings.interact, self.state
-        generator = torch.Generator().manual_seed((self.settings.seed << 20) + state.step)
-        stats = update(self.algorithm, state.policy, state.optimizer, experience, options.temperature, generator)
-        corpus_words = 0
-        if self.next_word is not None:
-            loss = self.next_word.learn(state.policy, state.optimizer, self.algorithm, state.step)
-            stats = replace(stats, next_word_loss=loss)
-            corpus_words = self.next_word.words(range(state.step, state.step + 1))
-        state.kl_used = state.kl.coefficient
-        state.kl.update(experience.kl_per_story, experience.stories)
-        state.ledger = state.ledger.pay(
-            len(rollout.texts),
-            self.prompt_words,
-            options.teacher_words_per_story,
-            sum(count_words(text) for text in rollout.texts),
-            corpus_words,
-        )
-        state.step += 1
-        state.in_flight.pop(0)
-        return stats
 
     def _record(self, metrics: StepMetrics, rows: list[StoryRow], alarms: list[Alarm]) -> None:
         folder = self.folder
