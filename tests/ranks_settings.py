@@ -1,5 +1,6 @@
 """Runs that several processes share in tests."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from services.student_trainer import config
@@ -69,14 +70,20 @@ def whole_run_settings() -> RunSettings:
     )
 
 
-def go(folder: Path, settings: RunSettings, ranks: Ranks, stop_after: int | None = None) -> Path | None:
-    """Pretrain in `folder`; the last process asks to stop after so many steps."""
+def go(
+    folder: Path,
+    settings: RunSettings,
+    ranks: Ranks,
+    stop_after: int | None = None,
+    stop: Callable[[], bool] = lambda: True,
+) -> Path | None:
+    """Pretrain in `folder`; after so many steps the last process asks to stop, or whatever `stop` does."""
     polls = 0
 
-    def stop() -> bool:
+    def should_stop() -> bool:
         nonlocal polls
         polls += 1
-        return stop_after is not None and polls > stop_after and ranks.rank == ranks.world - 1
+        return stop_after is not None and polls > stop_after and ranks.rank == ranks.world - 1 and stop()
 
     corpus = load_documents(settings.corpus, settings.seed)
-    return pretrain(folder, "r", settings, corpus, lambda _: None, stop, lambda *_: None, ranks)
+    return pretrain(folder, "r", settings, corpus, lambda _: None, should_stop, lambda *_: None, ranks)

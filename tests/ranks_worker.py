@@ -99,10 +99,10 @@ def interact(ranks: Ranks, folder: Path) -> None:
 
 
 def die(ranks: Ranks, folder: Path) -> None:
-    """Process 1 is gone without a word; process 0 waits for it."""
-    if ranks.rank == 1:
-        os._exit(9)
-    ranks.everywhere(lambda: None)
+    """Process 1 is gone without a word after five steps of pretraining."""
+    from tests.ranks_settings import go, pretrain_settings
+
+    go(folder / "died", pretrain_settings("plain"), ranks, stop_after=5, stop=lambda: os._exit(9))
 
 
 def hang(ranks: Ranks, folder: Path) -> None:

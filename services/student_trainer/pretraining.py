@@ -29,7 +29,7 @@ from services.student_trainer.pretrain_state import (
     save_resume_point,
     take_back,
 )
-from services.student_trainer.ranks import Beat, Ranks
+from services.student_trainer.ranks import Beat, RankLostError, Ranks
 from services.student_trainer.settings import PretrainSettings, RunSettings
 from services.student_trainer.sharding import load_optimizer_state, shard, whole_model, whole_optimizer_state
 from services.student_trainer.student import parameter_count
@@ -64,7 +64,7 @@ def pretrain(
         CorpusError: the corpus fills no block.
         StudentError: the student cannot be built.
         CheckpointError: a saved state is damaged.
-        RankLostError: another process died or hangs.
+        RankLostError: another process died or hangs; unless the student is divided, the state is saved.
     """
     ranks = ranks or Ranks()
     final = run_dir / "checkpoints" / checkpoints.pretrain_name(settings.pretrain.word_budget)
@@ -78,7 +78,12 @@ def pretrain(
     if ranks.on_main(was_finished):
         return final
     with torch.random.fork_rng():
-        finished = _Pretraining(run_dir, run, settings, corpus, ranks).go_on(on_progress, stop, on_checkpoint)
+        pretraining = _Pretraining(run_dir, run, settings, corpus, ranks)
+        try:
+            finished = pretraining.go_on(on_progress, stop, on_checkpoint)
+        except RankLostError:
+            pretraining.save_without_the_others()
+            raise
     return final if finished else None
 
 
@@ -146,10 +151,11 @@ class _Pretraining:
         if not self.sharded:
             self.ranks.sum_gradients(self.model.parameters())
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+        loss_sum = self.ranks.sum(loss_sum)  # the others are needed no more: a step is taken whole or not at all
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.progress.step = step
-        self.progress.loss_sum += self.ranks.sum(loss_sum).item()
+        self.progress.loss_sum += loss_sum.item()
         self.progress.loss_steps += 1
         self.progress.interval_s += time.perf_counter() - started
 
@@ -229,6 +235,11 @@ class _Pretraining:
         else:
             optimizer.load_state_dict(optimizer_state)
         return model, optimizer, progress
+
+    def save_without_the_others(self) -> None:
+        """Save the resume point in the main process, where it holds the whole state."""
+        if self.ranks.main and not self.sharded:
+            save_resume_point(self.run_dir, self.model, self.tokenizer, self.optimizer.state_dict(), self.progress)
 
     def _save_resume_point(self) -> None:
         model, state = self.model, self.optimizer.state_dict()

@@ -249,10 +249,13 @@ def test_torchrun_does_a_whole_run_as_one_process_does(redis_server: LocalRedis,
     assert (folders[0].checkpoints / "chck_600_rl_58" / "manifest.json").is_file()
 
 
-def test_a_process_that_dies_is_noticed_at_once(two: Path) -> None:
+def test_a_process_that_dies_is_noticed_at_once_and_the_state_saved(two: Path, alone: Path) -> None:
     (status, _, error), (lost, _, _) = json.loads((two / "status.json").read_text())
     assert (status, lost) == (1, 9), error
     assert "process 0 lost touch with the others: one died or hangs" in error
+    assert [path.name for path in resume_folder(two / "died").iterdir()] == ["00000005"]
+    go(two / "died", pretrain_settings("plain"), Ranks())
+    check_equal(two / "died", alone / "plain")
 
 
 def test_a_process_that_hangs_is_given_up(tmp_path: Path) -> None:
