@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
+from services.student_trainer.config import ConfigError
 from services.student_trainer.dataset import Blocks, epoch_order
+from services.student_trainer.ranks import Ranks
 from services.student_trainer.settings import PretrainSettings
 
 
@@ -65,6 +67,24 @@ def learning_rate(step: int, steps: int, settings: PretrainSettings) -> float:
     if done < warmup:
         return settings.learning_rate * (done + 1) / warmup
     return settings.learning_rate * (steps - done) / max(1, steps - warmup)
+
+
+def share_of_micro_batches(settings: PretrainSettings, ranks: Ranks, *, sharded: bool) -> list[tuple[int, int]]:
+    """First row and size of this process's micro-batches, each as large as may be; shares are whole ones.
+
+    Raises:
+        ConfigError: a divided model computes only where all do, and one process would have fewer than another.
+    """
+    rows = settings.batch_size
+    size = -(-rows // ranks.world)
+    size = min(size, settings.micro_batch_size or size)
+    count = -(-rows // size)
+    if sharded and count % ranks.world:
+        raise ConfigError(
+            f"pretrain.shard: {ranks.world} processes cannot share {count} micro-batches of {size} blocks evenly; "
+            f"choose batch_size and micro_batch_size so that a batch has a multiple of {ranks.world}"
+        )
+    return [(number * size, min(size, rows - number * size)) for number in ranks.share(count)]
 
 
 def _first_step(words_after: torch.Tensor, words: int) -> int:

@@ -15,10 +15,9 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from fabula_proto import PretrainMetrics
 from services.student_trainer import checkpoints
-from services.student_trainer.config import ConfigError
 from services.student_trainer.corpus import Corpus
 from services.student_trainer.dataset import derive_seed, make_blocks
-from services.student_trainer.pretrain_plan import Plan, learning_rate, make_plan
+from services.student_trainer.pretrain_plan import Plan, learning_rate, make_plan, share_of_micro_batches
 from services.student_trainer.pretrain_start import Facts, filled, first_student, prepare
 from services.student_trainer.pretrain_state import (
     Progress,
@@ -246,24 +245,6 @@ class _Pretraining:
         if self.sharded:
             model, state = whole_model(model), whole_optimizer_state(model, self.optimizer)
         self.ranks.on_main(lambda _: save_resume_point(self.run_dir, model, self.tokenizer, state, self.progress))
-
-
-def share_of_micro_batches(settings: PretrainSettings, ranks: Ranks, *, sharded: bool) -> list[tuple[int, int]]:
-    """First row and size of this process's micro-batches, each as large as may be; shares are whole ones.
-
-    Raises:
-        ConfigError: a divided model computes only where all do, and one process would have fewer than another.
-    """
-    rows = settings.batch_size
-    size = -(-rows // ranks.world)
-    size = min(size, settings.micro_batch_size or size)
-    count = -(-rows // size)
-    if sharded and count % ranks.world:
-        raise ConfigError(
-            f"pretrain.shard: {ranks.world} processes cannot share {count} micro-batches of {size} blocks evenly; "
-            f"choose batch_size and micro_batch_size so that a batch has a multiple of {ranks.world}"
-        )
-    return [(number * size, min(size, rows - number * size)) for number in ranks.share(count)]
 
 
 def _optimizer(model: PreTrainedModel, settings: PretrainSettings) -> torch.optim.Optimizer:

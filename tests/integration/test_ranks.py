@@ -15,8 +15,8 @@ from fabula_proto import Story, Verdict, VerdictStatus
 from fabula_proto.streams import Streams
 from services.redis_server import LocalRedis
 from services.student_trainer import checkpoints, config
+from services.student_trainer.pretrain_plan import share_of_micro_batches
 from services.student_trainer.pretrain_state import resume_folder
-from services.student_trainer.pretraining import share_of_micro_batches
 from services.student_trainer.ranks import Ranks
 from services.student_trainer.run import Trainer
 from services.student_trainer.run_folder import RunFolder
