@@ -114,6 +114,10 @@ class InteractSettings(Settings):
     chunk_size: int = Field(default=60, ge=1, description="Stories sent to the teacher at a time.")
     max_new_tokens: int = Field(default=90, ge=1)
     temperature: float = Field(default=1.0, gt=0)
+    cuda_graph: bool = Field(
+        default=False,
+        description="Write with a CUDA graph: a GPT-2's many small kernels start by one call. Not run by us on a GPU.",
+    )
     lag: int = Field(
         default=0,
         ge=0,
