@@ -75,6 +75,7 @@ class Writer:
                     indices=chunks[number],
                     max_new_tokens=self.options.max_new_tokens,
                     temperature=self.options.temperature,
+                    cuda_graph=self.options.cuda_graph,
                 )
                 batch = self._batch(step, policy_version, number, chunks[number], rollout.texts)
                 send(batch)

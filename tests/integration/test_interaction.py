@@ -130,6 +130,18 @@ def test_a_crash_after_a_checkpoint_repeats_what_was_lost(redis_url: str, tmp_pa
     assert pq.read_table(folder.stories).num_rows == 18
 
 
+def test_stories_are_the_same_with_the_steps_of_a_cuda_graph(redis_url: str, tmp_path: Path) -> None:
+    """Without a GPU the graph's own cache and slots are used, kernel by kernel."""
+    texts = []
+    for cuda_graph in (False, True):
+        settings = tiny_settings(word_budget=30, cuda_graph=cuda_graph)
+        folder, start = make_run(tmp_path / "runs" / str(cuda_graph), settings)
+        with teacher_thread(redis_url):
+            go(redis_url, folder, start, settings, Following())
+        texts.append(pq.read_table(folder.stories)["text"].to_pylist())
+    assert texts[0] == texts[1]
+
+
 def test_a_finished_run_does_nothing(redis_url: str, tmp_path: Path) -> None:
     settings = tiny_settings()
     folder, start = make_run(tmp_path / "runs" / "a", settings)
