@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,9 +77,10 @@ def test_a_language_model_drains_its_batch_on_sigterm(tmp_path: Path, redis_url:
             until_ready(client)
             assert client.get("/info").json()["identity"]["model"] == "tiny-llama"
             streams.publish(STORIES_STREAM, batch)
-            for _ in range(400):
-                if streams.depth(STORIES_STREAM, "teachers").waiting == 0:
-                    break
+            deadline = time.monotonic() + 60
+            while streams.depth(STORIES_STREAM, "teachers").waiting:  # until it has taken the batch
+                assert time.monotonic() < deadline, "nobody took the batch"
+                time.sleep(0.01)
         ((_, scored),) = streams.read(scores_stream("drain"), START, ScoredBatch)
     assert [v.story_id for v in scored.verdicts] == [s.id for s in stories]
     assert {v.status for v in scored.verdicts} == {VerdictStatus.OK}
