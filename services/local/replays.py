@@ -73,7 +73,7 @@ def show(report: ReplayReport, console: Console) -> None:
     if report.first_difference is not None:
         lines.append(
             f"From update {report.first_difference} on the stories' KL is not the recorded one to the last bit: the "
-            "stories are the same, the arithmetic is not (another machine, number of threads or version)"
+            "stories are the same, the arithmetic is not (another machine, version, or number of threads or processes)"
         )
     for checkpoint, same in report.same_weights.items():
         lines.append(f"  {checkpoint}: {'the same weights, byte for byte' if same else 'OTHER weights'}")

@@ -18,6 +18,7 @@ from fabula_proto import Alarm, ScoredBatch, StepMetrics
 from services.student_trainer import checkpoints, interaction_state
 from services.student_trainer.algorithms.experience import Experience
 from services.student_trainer.algorithms.updating import UpdateStats
+from services.student_trainer.config import ConfigError
 from services.student_trainer.guards.guards import Guards, GuardStopError, wait_while_paused
 from services.student_trainer.in_flight import Writer, WrittenStep
 from services.student_trainer.interaction_state import InteractionState
@@ -75,7 +76,7 @@ def interact(
         NoVerdictsError: no teacher answered in `verdict_timeout_s`; the state is saved.
         UnknownCriterionError: `reward.weights` does not fit the teacher's rubric; the state is saved.
         NotFiniteError: the update blew up; the state before it stays in the last checkpoint.
-        ConfigError: there are more processes than chunks to write.
+        ConfigError: there are more processes than chunks to write, or the budget pays for no update at all.
         RankLostError: another process died or hangs; where it can, the main one has saved the state.
     """
     ranks = ranks or Ranks()
@@ -85,6 +86,7 @@ def interact(
     state = interaction_state.begin_or_resume(folder, settings, start, ranks)
     loop = _Loop(folder, settings, state, queue, watcher)
     try:
+        loop.check_budget()
         loop.send_again()
         while loop.write_ahead():
             loop.step()
@@ -118,6 +120,16 @@ class _Loop:
         self.consistent = True
         self.write_s = 0.0
         self.saved_at = time.monotonic()
+
+    def check_budget(self) -> None:
+        """A run without a single update would pass for one that gained nothing."""
+        state, options = self.state, self.settings.interact
+        if state.step == 0 and not state.in_flight and not self.learner.affordable(1):
+            raise ConfigError(
+                f"interact.word_budget {options.word_budget} pays for no update: one costs {self.learner.cost(1)} "
+                f"words of the prompt, of the teacher ({options.batch_size} stories) and of interact.mixed; raise the "
+                "budget, or lower batch_size or mixed.batch_size"
+            )
 
     def send_again(self) -> None:
         """Ask for the verdicts of what was in flight when the state was saved; those that have come stay."""
@@ -237,6 +249,11 @@ class _Loop:
 
     def finish(self, final: Path) -> None:
         """Keep the last checkpoint."""
+        ledger = self.state.ledger
+        self.watcher.say(
+            f"  ends after {self.state.step} updates: the next one costs {self.learner.cost(1):,} words, "
+            f"{ledger.budget - ledger.spent:,} of {ledger.budget:,} are left"
+        )
         interaction_state.save(final, self.folder, self.settings, self.state)
         self.watcher.on_checkpoint(final)
 

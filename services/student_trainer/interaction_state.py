@@ -117,6 +117,7 @@ def save(path: Path, folder: RunFolder, settings: RunSettings, state: Interactio
             "pretraining_words": pretraining_words,
             "interaction_words": state.ledger.spent,
             "seed": settings.seed,
+            "processes": state.policy.ranks.world,
         },
     )
     for other in folder.interact_resume.glob("*"):

@@ -42,15 +42,19 @@ class Learner:
 
     def affordable(self, steps: int) -> bool:
         """Whether the ledger can pay for so many steps, those in flight included."""
+        try:
+            self.state.ledger.reserve(self.cost(steps))
+        except BudgetSpentError:
+            return False
+        return True
+
+    def cost(self, steps: int) -> int:
+        """Words that the next `steps` updates cost: of the teacher, of the prompt, of the corpus."""
         options, ledger = self.settings.interact, self.state.ledger
         words = ledger.cost(steps * options.batch_size, self.prompt_words, options.teacher_words_per_story)
         if self.next_word is not None:
             words += self.next_word.words(range(self.state.step, self.state.step + steps))
-        try:
-            ledger.reserve(words)
-        except BudgetSpentError:
-            return False
-        return True
+        return words
 
     def experience(self, rollout: Rollout, verdicts: list[Verdict]) -> tuple[Experience, torch.Tensor]:
         options = self.settings.interact

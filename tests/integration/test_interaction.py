@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fabula_proto import Story, Verdict, VerdictStatus
 from services.student_trainer import checkpoints
+from services.student_trainer.config import ConfigError
 from services.student_trainer.interaction import StopRequestedError, TeacherFailedError
 from services.student_trainer.sampling import StoryStream, story_uniforms
 from services.student_trainer.story_queue import NoVerdictsError
@@ -140,6 +141,15 @@ def test_stories_are_the_same_with_the_steps_of_a_cuda_graph(redis_url: str, tmp
             go(redis_url, folder, start, settings, Following())
         texts.append(pq.read_table(folder.stories)["text"].to_pylist())
     assert texts[0] == texts[1]
+
+
+def test_a_budget_that_pays_for_no_update_is_refused(redis_url: str, tmp_path: Path) -> None:
+    """A run without an update would pass for one that gained nothing."""
+    settings = tiny_settings(word_budget=21)
+    folder, start = make_run(tmp_path / "runs" / "a", settings)
+    with pytest.raises(ConfigError, match="word_budget 21 pays for no update: one costs 22 words"):
+        go(redis_url, folder, start, settings, Following())
+    assert not list(folder.checkpoints.glob("*_rl_*"))
 
 
 def test_a_finished_run_does_nothing(redis_url: str, tmp_path: Path) -> None:

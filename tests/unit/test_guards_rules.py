@@ -90,6 +90,14 @@ def test_a_mean_over_the_window_must_pass_and_stays_one_alarm() -> None:
     assert "40% of word trigrams" in found[0].message
 
 
+def test_what_is_far_past_its_limit_does_not_wait_for_the_window() -> None:
+    """Updates that the window lacks count as 0: 594 nats are 119 over five, past 25; 100 are 20 at first, then 40."""
+    assert names([update(i, kl=594.0) for i in range(4)], guards()) == [(0, "kl")]
+    found = alarms([update(i, kl=100.0) for i in range(4)], guards())
+    assert [(alarm.step, alarm.value) for alarm in found] == [(1, 100.0)]
+    assert "100 nats a story from its reference, mean of 2 updates; the limit is 25" in found[0].message
+
+
 def test_what_flickers_is_one_alarm() -> None:
     history = [update(i, repetition=0.0 if i % 4 else 0.9) for i in range(1, 14)]
     # Means of three: 0.3 for three updates, then 0 for one.
@@ -102,13 +110,14 @@ def test_what_flickers_is_one_alarm() -> None:
         ("kl", {"kl": 30.0}, {"kl": 24.0}),
         ("length", {"length": 0.9}, {"length": 0.8}),
         ("length", {"length": 0.9}, {"length": None}),
-        ("failed", {"failed": 5}, {"failed": 1}),
+        ("failed", {"failed": 3}, {"failed": 1}),
         ("repetition", {"repetition": 0.3}, {"repetition": 0.2}),
         ("zero_variance", {"spread": 0.001}, {"spread": 0.01}),
     ],
 )
 def test_each_guard_at_its_default(guard: str, bad: dict[str, float], good: dict[str, float]) -> None:
-    assert names([update(i, **bad) for i in range(9)], guards()) == [(4, guard)]  # type: ignore[arg-type]
+    ((step, raised_by),) = names([update(i, **bad) for i in range(9)], guards())  # type: ignore[arg-type]
+    assert (step, raised_by) == (3 if guard == "failed" else 4, guard)  # 12 of 500 stories are past 2 %
     assert names([update(i, **good) for i in range(9)], guards()) == []  # type: ignore[arg-type]
 
 
@@ -140,6 +149,15 @@ def test_teachers_that_part() -> None:
     ]  # 1.96 * sqrt(0.1 / 10 * 1.5) is 0.24: more than 0.2, not than 0.325
     both = [update(i, held_out=checked(i / 10, i / 10)) for i in range(8)]
     assert names(both, options) == []
+
+
+def test_the_training_teacher_is_no_held_out_teacher() -> None:
+    """It could never part from itself, and would look on in silence."""
+    (alarm,) = alarms(
+        [update(i, held_out=checked(0.5, 0.5, teacher=LLAMA)) for i in range(3)], guards(held_out={"teacher": "x"})
+    )
+    assert (alarm.step, alarm.guard, alarm.value) == (0, "held_out", None)
+    assert "is the one that the student learns from" in alarm.message
 
 
 def test_another_held_out_teacher_is_a_new_beginning() -> None:

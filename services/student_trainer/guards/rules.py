@@ -99,6 +99,7 @@ def _rules(settings: GuardsSettings) -> list[Rule]:  # type: ignore[type-arg]  #
     return [
         Rule("held_out", held_out.action, held_out.window, _held_out_point, lambda p: _held_out(p, settings)),
         Rule("held_out", held_out.action, held_out.window, lambda seen: seen.watch.held_out, _silent),
+        Rule("held_out", held_out.action, held_out.window, _held_out_point, _same_teacher),
         Rule("canaries", canaries.action, canaries.window, _canary_point, lambda p: _canaries(p, settings)),
         Rule("teacher", canaries.action, 0, lambda seen: (seen.step, seen.watch.teachers), _teacher),
         Rule(
@@ -115,7 +116,7 @@ def _rules(settings: GuardsSettings) -> list[Rule]:  # type: ignore[type-arg]  #
             kl.action,
             kl.window,
             lambda seen: seen.kl_mean,
-            lambda p: _mean_above(p, kl.window, kl.threshold, "the student is {:.1f} nats a story from its reference"),
+            lambda p: _mean_above(p, kl.window, kl.threshold, "the student is {:.3g} nats a story from its reference"),
         ),
         Rule(
             "length",
@@ -148,12 +149,12 @@ def _rules(settings: GuardsSettings) -> list[Rule]:  # type: ignore[type-arg]  #
     ]
 
 
-def _mean_above(points: Sequence[float], window: int, threshold: float, means: str) -> Reading | None:
-    if len(points) < window:
-        return None
-    value = fmean(points[-window:])
-    message = f"{means.format(value)}, mean of {window} updates; the limit is {threshold:g}"
-    return Reading(value > threshold, value, threshold, message)
+def _mean_above(points: Sequence[float], window: int, threshold: float, means: str) -> Reading:
+    """Updates that the window still lacks count as 0: what is far past its limit need not wait for them."""
+    recent = points[-window:]
+    value = fmean(recent)
+    message = f"{means.format(value)}, mean of {len(recent)} updates; the limit is {threshold:g}"
+    return Reading(sum(recent) / window > threshold, value, threshold, message)
 
 
 def _distinct(points: Sequence[float], window: int, threshold: float) -> Reading | None:
@@ -210,6 +211,13 @@ def _silent(checks: Sequence[HeldOutCheck]) -> Reading:
     """A check that compares nothing must not pass for one that found nothing."""
     message = f"the held-out check of this update compares nothing: {checks[-1].reason}"
     return Reading(checks[-1].stories < 2, None, None, message)
+
+
+def _same_teacher(points: Sequence[_HeldOutPoint]) -> Reading:
+    """The training teacher can never part from itself."""
+    check, teachers = points[-1]
+    message = f"the held-out teacher is the one that the student learns from, {_names([check.teacher])}; name another"
+    return Reading(check.teacher in teachers, None, None, message)
 
 
 _CanaryPoint = tuple[int, CanaryCheck]
