@@ -9,6 +9,7 @@ from services.student_trainer.pretraining import pretrain
 from services.student_trainer.ranks import Ranks
 from services.student_trainer.settings import (
     CorpusSettings,
+    InteractSettings,
     PretrainSettings,
     RunSettings,
     StudentSettings,
@@ -29,6 +30,7 @@ def pretrain_settings(name: str) -> RunSettings:
         corpus=CorpusSettings(grammar_words=4_000),
         tokenizer=TokenizerSettings(vocab_size=400),
         student=StudentSettings(layers=1, heads=2, width=32, context=100, dropout=0.2 if dropout else 0.0),
+        interact=InteractSettings(max_new_tokens=20),
         pretrain=PretrainSettings(
             word_budget=1_500,
             learning_rate=3e-3,

@@ -181,7 +181,9 @@ def _explained(api: HfApi, repository: str) -> Iterator[None]:
     except OfflineModeIsEnabled as error:
         raise CommandError("HF_HUB_OFFLINE is set, and a push needs the network; unset it", exit_code=1) from error
     except (HTTPError, OSError, RuntimeError, ValueError) as error:
-        why = " ".join(f"{error} {error.__cause__ or ''}".split())
+        # A client may raise anew with the words of its cause.
+        parts = dict.fromkeys(str(one) for one in (error, error.__cause__) if one is not None)
+        why = " ".join(" ".join(parts).split())
         if "xet" in why:
             why += " (for a Hub that does not speak Xet set HF_HUB_DISABLE_XET=1)"
         raise CommandError(

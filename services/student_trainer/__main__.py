@@ -85,6 +85,8 @@ def _work(run_dir: Path, redis_url: str | None, style: ProgressStyle | None, pha
     tty = style is ProgressStyle.TTY or (style is None and sys.stdout.isatty())
     streams = Streams(redis_url) if redis_url is not None else None
     try:
+        if streams is not None and "interact" in phases:
+            streams.ping()  # now, not after the whole pretraining
         folder = RunFolder(run_dir.resolve())
         with ExitStack() as held:
             ranks = Ranks.from_environment()

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from services.student_trainer import checkpoints
 from services.student_trainer.corpus import Corpus, CorpusError
 from services.student_trainer.dataset import Blocks
+from services.student_trainer.initial_model import initial_folder
 from services.student_trainer.ranks import Beat
 from services.student_trainer.settings import RunSettings
 from services.student_trainer.student import StudentError, build_student, load_initial, parameter_count, student_config
@@ -53,7 +54,7 @@ def first_student(settings: RunSettings, tokenizer: PreTrainedTokenizerBase) -> 
     if settings.student.init is None:
         return build_student(settings.student, tokenizer, settings.seed)
     model, _ = load_initial(settings.student.init)
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    context = context_of(model.config)
     if context is not None and settings.pretrain.block_tokens > context:
         raise StudentError(
             f"pretrain.block_tokens {settings.pretrain.block_tokens} exceeds the {context} positions of "
@@ -66,10 +67,11 @@ def keep_initial(run_dir: Path, run: str, settings: RunSettings) -> Path:
     """Keep the model that `student.init` names as the run's checkpoint `chck_0`; where that is.
 
     Raises:
-        StudentError: it cannot be taught.
-        OSError: it cannot be found or fetched.
+        StudentError: it cannot be taught, or has no room for prompt and story.
+        OSError: it cannot be fetched.
     """
     model, tokenizer = load_initial(str(settings.student.init))
+    check_room(settings, tokenizer, context_of(model.config))
     facts: Facts = {
         "run": run,
         "stage": "pretrain",
@@ -86,17 +88,52 @@ def keep_initial(run_dir: Path, run: str, settings: RunSettings) -> Path:
 
 
 def check_student(settings: RunSettings) -> None:
-    """Find mistakes in `student.model` and `student.config` before anything is read or tokenised.
+    """Find mistakes in `student.model`, `student.config` and `student.init` before anything is read or tokenised.
 
     Raises:
         StudentError: there are some.
     """
     if settings.student.init is None:
         student_config(settings.student, None)
+    else:
+        initial_folder(settings.student.init)
+
+
+def check_start(settings: RunSettings, start: Path) -> None:
+    """Whether stories fit the checkpoint that interaction starts from.
+
+    Raises:
+        StudentError: they do not.
+    """
+    shape = AutoConfig.from_pretrained(start)
+    check_room(settings, AutoTokenizer.from_pretrained(start), context_of(shape))
+
+
+def check_room(settings: RunSettings, tokenizer: PreTrainedTokenizerBase, context: int | None) -> None:
+    """Whether a prompt and the longest story fit `context`, the student's positions in tokens; none has no end.
+
+    Raises:
+        StudentError: they do not.
+    """
+    prompt, longest = len(tokenizer(settings.interact.prompt)["input_ids"]), settings.interact.max_new_tokens
+    if context is not None and prompt + longest > context:
+        raise StudentError(
+            f"interact.prompt has {prompt} tokens; with interact.max_new_tokens {longest} they do not fit the "
+            f"student's context of {context}; write at most {max(0, context - prompt)} tokens, or shorten the prompt"
+        )
+
+
+def context_of(config: PreTrainedConfig) -> int | None:
+    """Positions a model has; none where its configuration names no number."""
+    context: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return context
 
 
 def _new_tokenizer(corpus: Corpus, settings: RunSettings) -> PreTrainedTokenizerBase:
     if settings.student.init is None:
-        return train_tokenizer(corpus.train, settings.tokenizer)
-    _, tokenizer = load_initial(settings.student.init)
+        tokenizer: PreTrainedTokenizerBase = train_tokenizer(corpus.train, settings.tokenizer)
+        check_room(settings, tokenizer, settings.student.context)
+    else:
+        model, tokenizer = load_initial(settings.student.init)
+        check_room(settings, tokenizer, context_of(model.config))
     return tokenizer

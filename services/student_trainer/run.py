@@ -10,7 +10,7 @@ from fabula_proto.streams import Streams
 from services.student_trainer import checkpoints, config
 from services.student_trainer.corpus import load_documents
 from services.student_trainer.interaction import StopRequestedError, Watcher, interact
-from services.student_trainer.pretrain_start import check_student, keep_initial
+from services.student_trainer.pretrain_start import check_start, check_student, keep_initial
 from services.student_trainer.pretraining import pretrain
 from services.student_trainer.progress import Progress
 from services.student_trainer.ranks import Ranks
@@ -80,12 +80,14 @@ class Trainer:
         Raises:
             StopRequestedError: the state is saved.
             CheckpointError: there is no pretrained checkpoint to start from.
+            StudentError: prompt and story do not fit it.
         """
         if self.streams is None:
             raise ValueError("interaction needs a queue; give --redis-url")
         if self.settings.pretrain.word_budget == 0:
             self.pretrain()
         start = self._start()
+        check_start(self.settings, start)
         self.say(f"Interaction starts from {start.name}; the student writes, the teacher judges")
         watcher = Watcher(
             on_step=self.progress.update,

@@ -17,7 +17,19 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from services.student_trainer.initial_model import initial_folder
 from services.student_trainer.settings import StudentSettings
+from services.student_trainer.student_errors import StudentError
+
+__all__ = [
+    "StudentError",
+    "build_student",
+    "check_teachable",
+    "load_initial",
+    "load_student",
+    "parameter_count",
+    "student_config",
+]
 
 # Eager attention is the fastest at these lengths on a CPU, and gives the same numbers with and without gradients.
 ATTENTION = "eager"
@@ -25,10 +37,6 @@ _DROPOUTS = (
     *("attention_dropout", "hidden_dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop"),
     *("attn_dropout", "resid_dropout", "embed_dropout", "dropout"),
 )
-
-
-class StudentError(ValueError):
-    """The settings name a student that cannot be built, or one that cannot be taught here; says why and what to do."""
 
 
 def build_student(settings: StudentSettings, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
@@ -102,8 +110,8 @@ def student_config(settings: StudentSettings, tokenizer: PreTrainedTokenizerBase
         ) from error
 
 
-def load_student(path: Path) -> PreTrainedModel:
-    """The student of a checkpoint, in evaluation mode, fp32, on the CPU.
+def load_student(path: Path | str) -> PreTrainedModel:
+    """The student of a checkpoint, or the model of a Hub id, in evaluation mode, fp32, on the CPU.
 
     Raises:
         OSError: there is no model at `path`.
@@ -120,12 +128,13 @@ def load_initial(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     A tokenizer without a padding token pads with its end token: what is padding is known by lengths here.
 
     Raises:
-        StudentError: it cannot be taught, or its tokenizer does not fit.
-        OSError: it cannot be found or fetched.
+        StudentError: there is no such folder, it cannot be taught, or its tokenizer does not fit.
+        OSError: it cannot be fetched.
     """
+    place = initial_folder(name) or name
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name)
-        model = load_student(Path(name) if Path(name).is_dir() else name)  # type: ignore[arg-type]  # a Hub id
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place)
+        model = load_student(place)
     except ValueError as error:
         raise StudentError(f"student.init {name} cannot be read as a causal language model: {error}") from error
     if tokenizer.eos_token_id is None or not tokenizer.is_fast:

@@ -220,7 +220,9 @@ def test_mistakes_are_said(
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     assert f"{weights} is missing or is not what its manifest lists" in error()
     server.stop()
-    assert f"the push to {server.url} broke off" in error("--checkpoint", FINAL)
+    away = error("--checkpoint", FINAL)
+    assert f"the push to {server.url} broke off" in away
+    assert away.count("Connection refused") == 1
 
 
 def test_a_card_says_what_the_folder_holds(

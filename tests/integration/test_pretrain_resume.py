@@ -13,6 +13,7 @@ from services.student_trainer.pretrain_state import append_line, resume_folder
 from services.student_trainer.pretraining import Facts, pretrain
 from services.student_trainer.settings import (
     CorpusSettings,
+    InteractSettings,
     PretrainSettings,
     RunSettings,
     StudentSettings,
@@ -25,6 +26,7 @@ SETTINGS = RunSettings(
     corpus=CorpusSettings(grammar_words=5_000),
     tokenizer=TokenizerSettings(vocab_size=400),
     student=StudentSettings(layers=1, heads=2, width=32, context=100, dropout=0.2),
+    interact=InteractSettings(max_new_tokens=20),
     pretrain=PretrainSettings(
         word_budget=4_000,
         learning_rate=3e-3,

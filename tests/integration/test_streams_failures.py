@@ -1,10 +1,13 @@
 """Handlers that raise, messages that cannot be read, and what becomes of them."""
 
+import socket
+from collections.abc import Iterator
+
 import pytest
 import redis
 
 from fabula_proto import STORIES_STREAM, TEACHERS_GROUP, ScoredBatch, Story, StoryBatch
-from fabula_proto.streams import START, Streams, dead_stream
+from fabula_proto.streams import START, Streams, TransportError, dead_stream
 from tests.integration.streams_helpers import SCORES, all_done, answer, batch, collect, running, teacher, wait_until
 
 
@@ -142,3 +145,29 @@ def test_an_entry_deleted_while_pending_does_not_come_back_for_ever(redis_url: s
             wait_until(lambda: streams.depth(STORIES_STREAM, TEACHERS_GROUP).pending == 0)
             streams.publish(STORIES_STREAM, batch(1))
             assert collect(streams, 1)[0][1].step == 1
+
+
+def test_a_loss_is_said_once_and_entries_may_be_there_twice_only_after_a_connection(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        nobody = f"redis://127.0.0.1:{taken.getsockname()[1]}/0"
+    with Streams(nobody, patience_s=0.2) as streams:
+        for _ in range(2):
+            with pytest.raises(TransportError, match="no Redis server answers"):
+                streams.publish(STORIES_STREAM, batch(0))
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith(f"publish to {STORIES_STREAM}: nobody answers at {nobody} yet")
+    caplog.clear()
+    with Streams(redis_url, patience_s=20.0) as streams:
+        for _ in range(2):
+            failures = iter([redis.ConnectionError("gone"), redis.ConnectionError("gone"), None])
+
+            def command(failures: Iterator[redis.ConnectionError | None] = failures) -> None:
+                if error := next(failures):
+                    raise error
+
+            streams.publish(STORIES_STREAM, batch(0))
+            streams.link.retrying("publish", command, on_repeat="; twice")
+    said_twice = [record.getMessage() for record in caplog.records]
+    assert said_twice == [f"publish: lost {redis_url} (gone); trying again; twice"] * 2

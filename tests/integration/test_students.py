@@ -1,6 +1,9 @@
 """Students of other kinds through a whole run: pretraining, interaction, resume, and the evaluator's measures."""
 
 import json
+import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -20,7 +23,7 @@ from services.student_trainer.run import Trainer
 from services.student_trainer.run_folder import RunFolder
 from services.student_trainer.settings import RunSettings
 from services.student_trainer.student import StudentError
-from tests.trainer_helpers import teacher_thread, tiny_settings, tiny_tokenizer
+from tests.trainer_helpers import make_run, teacher_thread, tiny_settings, tiny_tokenizer
 
 
 @pytest.fixture(autouse=True)
@@ -158,6 +161,49 @@ def test_blocks_longer_than_the_models_positions_are_refused(tmp_path: Path) -> 
     longer = given.model_copy(update={"pretrain": given.pretrain.model_copy(update={"block_tokens": 128})})
     with pytest.raises(StudentError, match="block_tokens 128 exceeds the 64 positions"):
         Trainer(make(tmp_path / "r", longer), threading.Event(), progress_tty=False, streams=None).pretrain()
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_stories_that_do_not_fit_are_refused_before_pretraining(own: bool, tmp_path: Path) -> None:
+    given = settings({"context": 64} if own else {"init": str(foreign_llama(tmp_path / "elsewhere"))})
+    longer = given.model_copy(
+        update={"interact": given.interact.model_copy(update={"max_new_tokens": 63, "prompt": "A fox and an owl"})}
+    )
+    folder = make(tmp_path / "r", longer)
+    with pytest.raises(StudentError, match="max_new_tokens 63 they do not fit the student's context of 64"):
+        Trainer(folder, threading.Event(), progress_tty=False, streams=None).pretrain()
+    assert not folder.metrics.exists()
+
+
+def test_stories_that_do_not_fit_another_start_are_refused(redis_url: str, tmp_path: Path) -> None:
+    folder, _ = make_run(tmp_path / "r", tiny_settings(max_new_tokens=63))
+    with Streams(redis_url) as streams, pytest.raises(StudentError, match="do not fit the student's context of 64"):
+        Trainer(folder, threading.Event(), progress_tty=False, streams=streams).interact()
+
+
+@pytest.mark.parametrize("budget", [0, 600])
+def test_a_path_that_is_no_model_is_said_before_anything_is_read(budget: int, tmp_path: Path) -> None:
+    for init, message in (("/no/such", "no such folder, and not ORG/NAME"), (str(tmp_path), "no config.json in that")):
+        given = settings({"init": init}, word_budget=budget).model_copy(
+            update={"corpus": config.parse({"corpus": {"source": "no.txt"}}).corpus}
+        )
+        folder = make(tmp_path / str(len(init)), given)
+        with pytest.raises(StudentError, match=message):
+            Trainer(folder, threading.Event(), progress_tty=False, streams=None).pretrain()
+
+
+def test_a_queue_that_is_away_is_said_once_and_before_pretraining(tmp_path: Path) -> None:
+    folder = make(tmp_path / "r", settings({}))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    command = [sys.executable, "-m", "services.student_trainer", "run", str(folder.path)]
+    done = subprocess.run(
+        [*command, "--redis-url", f"redis://127.0.0.1:{port}/0"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 3
+    assert len(done.stderr.splitlines()) == 1
+    assert f"no Redis server answers at redis://127.0.0.1:{port}/0" in done.stderr
+    assert list(folder.path.iterdir()) == [folder.config]
 
 
 def test_no_words_of_pretraining_and_no_model_are_refused() -> None:

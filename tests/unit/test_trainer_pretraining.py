@@ -15,6 +15,7 @@ from services.student_trainer.pretrain_plan import learning_rate, make_plan
 from services.student_trainer.pretraining import Facts, pretrain
 from services.student_trainer.settings import (
     CorpusSettings,
+    InteractSettings,
     PretrainSettings,
     RunSettings,
     StudentSettings,
@@ -27,6 +28,7 @@ SETTINGS = RunSettings(
     corpus=CorpusSettings(grammar_words=6_000),
     tokenizer=TokenizerSettings(vocab_size=500),
     student=StudentSettings(layers=1, heads=2, width=32, context=100, dropout=0.1),
+    interact=InteractSettings(max_new_tokens=20),
     pretrain=PretrainSettings(
         word_budget=9_000,
         learning_rate=5e-3,

@@ -75,6 +75,7 @@ class Link:
             ) from error
         self.address = _without_secrets(url)
         self.patience_s = patience_s
+        self._reached, self._away = False, False
 
     def close(self) -> None:
         """Give the connections back to the system."""
@@ -227,7 +228,9 @@ class Link:
         delay_s = FIRST_DELAY_S
         while True:
             try:
-                return command()
+                reply = command()
+                self._reached, self._away = True, False
+                return reply
             except (redis.AuthenticationError, AuthorizationError) as error:
                 raise self._refused(what, error, "check the user and password in the address") from error
             except (redis.ConnectionError, redis.TimeoutError) as error:
@@ -237,7 +240,7 @@ class Link:
                         f"cannot {what}: no Redis server answers at {self.address} ({error}); "
                         "start one there, or give the address of one that runs"
                     ) from error
-                log.warning("%s: lost %s (%s); trying again%s", what, self.address, error, on_repeat)
+                self._warn(what, error, on_repeat)
             except redis.OutOfMemoryError as error:
                 raise self._refused(what, error, "give it more memory, or remove keys that nobody needs") from error
             except redis.ResponseError as error:
@@ -248,6 +251,16 @@ class Link:
                 raise self._refused(what, error, "look at the server's log") from error
             (stop.wait if stop is not None else time.sleep)(delay_s)
             delay_s = min(2 * delay_s, LONGEST_DELAY_S)
+
+    def _warn(self, what: str, error: redis.RedisError, on_repeat: str) -> None:
+        """Once a loss, however many commands and attempts it costs."""
+        if self._away:
+            return
+        self._away = True
+        if self._reached:
+            log.warning("%s: lost %s (%s); trying again%s", what, self.address, error, on_repeat)
+        else:
+            log.warning("%s: nobody answers at %s yet (%s); trying again", what, self.address, error)
 
     def _refused(self, what: str, error: redis.RedisError, cure: str) -> TransportError:
         return TransportError(f"cannot {what}: the Redis server at {self.address} answered {error!s}; {cure}")
