@@ -46,6 +46,11 @@ class Kept:
         """Whether it has learned from the teacher."""
         return bool(self.facts["stage"] == "interact")
 
+    def size(self, *names: str) -> int | None:
+        """The first of these fields that its configuration has: each kind of model has names of its own."""
+        text = {**self.shape, **(self.shape.get("text_config") or {})}
+        return next((text[name] for name in names if text.get(name) is not None), None)
+
 
 @dataclass(frozen=True)
 class RunFacts:
@@ -76,6 +81,11 @@ class RunFacts:
     def run(self) -> str:
         """The run's name."""
         return self.folder.name
+
+    @property
+    def read_corpus(self) -> bool:
+        """Whether the student learned from the corpus at all."""
+        return self.settings.pretrain.word_budget > 0 or self.settings.interact.mixed.batches_per_update > 0
 
 
 def read_facts(run_dir: Path) -> RunFacts:

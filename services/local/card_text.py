@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from services.student_trainer.initial_model import is_path
+
 
 def inline(settings: Mapping[str, Any], but: frozenset[str] = frozenset()) -> str:
     """Settings in a cell; those that are not set are left out."""
@@ -36,6 +38,12 @@ def yaml_value(value: object) -> str:
 def place(source: str) -> str:
     """A folder or file of somebody's machine is said by its name alone."""
     return Path(source).name if source.startswith(("/", "~")) else source
+
+
+def model_place(name: str) -> str:
+    """A model's Hub id, or of a folder its name alone."""
+    path = Path(name).expanduser()
+    return path.name if is_path(name) or path.is_dir() else name
 
 
 def rows_table(rows: Mapping[str, object]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from fabula_proto import EvaluationReport, Measure, SuiteResult
 from services.local import table
 from services.local.card_facts import Kept, RunFacts, read_facts
-from services.local.card_text import inline, markdown_table, place, rows_table, said
+from services.local.card_text import inline, markdown_table, model_place, place, rows_table, said
 from services.local.errors import CommandError
 from services.local.run_command import BLOCKS, run_command
 from services.local.summary import CRITERION
@@ -19,6 +19,14 @@ except ImportError as error:
 
 OF_THEIR_OWN = frozenset({"algorithm", "kl", "reward", "guards", "prompt", *BLOCKS.values()})
 PACE = frozenset({"save_every_s", "log_every", "verdict_timeout_s"})
+SIZES = {
+    "layers": ("num_hidden_layers", "n_layer", "num_layers"),
+    "heads": ("num_attention_heads", "n_head", "num_heads"),
+    "width": ("hidden_size", "n_embd", "d_model"),
+    "context": ("max_position_embeddings", "n_positions", "n_ctx"),
+}
+"""What config.json calls the sizes of a model."""
+NOT_COUNTED = "words that the initial model had read are not counted here"
 PAPER = "[arXiv 2509.15714](https://arxiv.org/abs/2509.15714)"
 
 
@@ -62,13 +70,13 @@ def _metadata(facts: RunFacts, checkpoint: Kept) -> ModelCardData:
     if checkpoint.learned:
         tags += ["reinforcement-learning", settings.interact.algorithm]
     # The text's language is nowhere recorded; of our grammar, and of who continues the paper's prompt, it is known.
-    english = source == GRAMMAR or settings.interact.prompt == InteractSettings().prompt
+    english = (facts.read_corpus and source == GRAMMAR) or settings.interact.prompt == InteractSettings().prompt
     return ModelCardData(
         language="en" if english else None,
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=tags,
-        datasets=[source.removeprefix("hf:")] if source.startswith("hf:") else None,
+        datasets=[source.removeprefix("hf:")] if facts.read_corpus and source.startswith("hf:") else None,
         model_name=facts.run,
         eval_results=list(_results(checkpoint.report)) or None,
     )
@@ -110,6 +118,9 @@ def _summary(facts: RunFacts, checkpoint: Kept) -> str:
         words += (
             f" and {checkpoint.facts['interaction_words']:,} words of interaction with a teacher that judges stories"
         )
+    init = facts.settings.student.init
+    if init is not None:
+        words += f", begun from {model_place(init)}; {NOT_COUNTED}"
     return (
         f"A student of {checkpoint.parameters:,} parameters after {words}. Made with Fabula, which follows *Once Upon "
         f"a Time: Interactive Learning for Storytelling with Small Language Models* ({PAPER})."
@@ -136,12 +147,21 @@ def _use(facts: RunFacts, repository: str, revision: str) -> str:
 
 def _student(facts: RunFacts, checkpoint: Kept) -> Iterator[tuple[str, object]]:
     settings, shape = facts.settings, checkpoint.shape
+    init = settings.student.init
     yield "architecture", ", ".join(shape.get("architectures") or [shape["model_type"]])
     yield "parameters", f"{checkpoint.parameters:,}"
-    yield "vocabulary", f"{shape['vocab_size']:,}"
-    yield "student", inline(facts.recorded.get("student", {}))
-    yield "corpus", f"{place(settings.corpus.source)}{' of Fabula' if settings.corpus.source == GRAMMAR else ''}"
-    yield "pretraining", inline(facts.recorded.get("pretrain", {}), but=PACE)
+    if vocabulary := checkpoint.size("vocab_size"):
+        yield "vocabulary", f"{vocabulary:,}"
+    if init is None:
+        yield "student", inline(facts.recorded.get("student", {}))
+    else:  # the settings' own shape does not count then
+        sizes = {title: checkpoint.size(*names) for title, names in SIZES.items()}
+        yield "student", inline(sizes)
+        yield "initial model", _initial(init, facts.kept[0])
+    if facts.read_corpus:
+        yield "corpus", f"{place(settings.corpus.source)}{' of Fabula' if settings.corpus.source == GRAMMAR else ''}"
+    if settings.pretrain.word_budget > 0:
+        yield "pretraining", inline(facts.recorded.get("pretrain", {}), but=PACE)
     read = next((one.facts for one in reversed(facts.kept) if not one.learned), None)
     if read is not None:
         yield "words seen, repetitions counted", f"{read['pretraining_words']:,}"
@@ -150,6 +170,12 @@ def _student(facts: RunFacts, checkpoint: Kept) -> Iterator[tuple[str, object]]:
         if read.get("validation_loss") is not None:
             yield "validation loss, nats per token", f"{read['validation_loss']:.4f}"
     yield "seed", settings.seed
+
+
+def _initial(init: str, first: Kept) -> str:
+    """Which model it is, and at what revision of the Hub where that is recorded."""
+    revision = first.facts.get("init_revision")
+    return f"{model_place(init)}{f' at {revision}' if revision else ''}; {NOT_COUNTED}"
 
 
 def _interaction(facts: RunFacts) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import yaml
 
 from services.local.card_facts import RunFacts
-from services.local.card_text import place, yaml_value
+from services.local.card_text import model_place, place, yaml_value
 from services.student_trainer import config
 from services.student_trainer.learning_settings import AlgorithmName
 
@@ -28,7 +28,12 @@ def run_command(facts: RunFacts) -> str:
         if section in ("run", "preset", "tracking") or (section == "interact" and rest.partition(".")[0] in others):
             continue
         if key == "corpus.source":
-            parts += ["--corpus", place(source)]
+            if facts.read_corpus:
+                parts += ["--corpus", place(source)]
+        elif key == "student.init":
+            parts += ["--set", f"{key}={_text(model_place(value))}"]
+        elif section == "student" and facts.settings.student.init is not None:
+            continue  # does not count
         else:
             parts += ["--set", f"{key}={_text(value) if isinstance(value, str) else yaml_value(value)}"]
     if facts.teacher_option is not None:

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from services.teacher.rubric import RubricError, load_rubric
+from services.teacher.rubric import RubricError, load_rubric, rubric_beside
 from services.teacher.settings import TeacherSettings
 from services.teacher.spec import TeacherSpec
 
@@ -117,8 +117,7 @@ def _read_file(path: str) -> tuple[dict[str, TeacherSpec], dict[str, EnsembleSpe
             if "ensemble" in row:
                 ensembles[name] = EnsembleSpec.model_validate(row)
             else:
-                teachers[name] = TeacherSpec.model_validate(row)
-                load_rubric(teachers[name].rubric)
+                teachers[name] = _spec(row, Path(path).expanduser().resolve().parent)
         except ValidationError as error:
             raise RosterError(f"teachers file {path!r}, teacher {name}: {_why(error)}") from error
         except RubricError as error:
@@ -130,6 +129,15 @@ def _read_file(path: str) -> tuple[dict[str, TeacherSpec], dict[str, EnsembleSpe
         if missing := [member for member in spec.ensemble if member not in known]:
             raise RosterError(f"teachers file {path!r}, ensemble {name}: {missing} are no teachers of it")
     return teachers, ensembles
+
+
+def _spec(row: Mapping[str, Any], folder: Path) -> TeacherSpec:
+    """The teacher of a row of a file in `folder`, its rubric read once to see that it is one."""
+    spec = TeacherSpec.model_validate(row)
+    if "rubric" in row:
+        spec = spec.model_copy(update={"rubric": rubric_beside(spec.rubric, folder)})
+    load_rubric(spec.rubric)
+    return spec
 
 
 class _Loader(yaml.SafeLoader):

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Self
 
@@ -109,15 +110,25 @@ class Rubric(BaseModel):
         return self.verdict(story_id, {c.name: certain for c in self.criteria}, flags=flags)
 
 
+def _shipped() -> dict[str, Traversable]:
+    folder = resources.files("services.teacher").joinpath("rubrics")
+    return {file.name.removesuffix(".yaml"): file for file in folder.iterdir()}
+
+
+def rubric_beside(name_or_path: str, folder: Path) -> str:
+    """The rubric that a file in `folder` names: one that ships stays a name, a path begins in `folder`."""
+    if name_or_path in _shipped():
+        return name_or_path
+    return str(folder / Path(name_or_path).expanduser())
+
+
 def load_rubric(name_or_path: str = DEFAULT_RUBRIC) -> Rubric:
     """Load a rubric that ships with the teacher by its name, or any rubric by the path of its YAML file.
 
     Raises:
         RubricError: there is no such rubric, or it is malformed.
     """
-    shipped = {
-        p.name.removesuffix(".yaml"): p for p in resources.files("services.teacher").joinpath("rubrics").iterdir()
-    }
+    shipped = _shipped()
     if name_or_path in shipped:
         text = shipped[name_or_path].read_text(encoding="utf-8")
     else:

@@ -17,6 +17,7 @@ import yaml
 from fabula_proto import EvaluationReport, Measure, SuiteResult
 from services.cli import main
 from services.local.card_facts import read_facts
+from services.local.model_card import write_card
 from services.local.run_command import run_command
 from services.student_trainer import checkpoints, config
 from services.student_trainer.ledger import Ledger
@@ -256,6 +257,24 @@ def test_a_card_says_what_the_folder_holds(
     assert "interaction with a teacher" not in early.split("## Use")[0]
     assert "1.25 [1.00, 1.75] (40) |\n" in early
     assert command(monkeypatch, "card", run.path, "--checkpoint", "chck_2k") == 2
+
+
+@pytest.mark.parametrize("init", ["/home/me/models/parent", "org/parent"])
+def test_a_card_of_a_model_of_elsewhere_has_that_models_shape(run: RunFolder, init: str) -> None:
+    own = tiny_settings().model_dump(mode="json")
+    own["student"] |= {"init": init, "layers": 77}
+    own["pretrain"]["word_budget"] = 0
+    own["corpus"]["source"] = "hf:some/words"
+    run.config.write_text(config.dump(config.parse(own), run.run))
+    facts = read_facts(run.path)
+    text = write_card(facts, facts.kept[-1])
+    name = "parent" if init.startswith("/") else init
+    assert "| student | layers 2, heads 2, width 16, context 64 |" in text
+    assert f"| initial model | {name}; words that the initial model had read are not counted here |" in text
+    assert f"begun from {name}; words that the initial model had read are not counted here" in text
+    assert f"--set student.init={name} " in text
+    for wrong in ("77", "some/words", "| corpus |", "| pretraining |", "/home/me"):
+        assert wrong not in text.replace("| 77 |", "")  # the student's words
 
 
 @pytest.mark.parametrize("prompt", ["Once upon a time,", "Once: upon: a time,", "7"])

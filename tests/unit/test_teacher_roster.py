@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from services.teacher.roster import Roster, RosterError, UnknownTeacherError, read_roster
+from services.teacher.rubric import load_rubric
 from services.teacher.settings import TeacherSettings
 
 FILE = """
@@ -39,6 +40,18 @@ def test_a_file_names_teachers_and_ensembles(tmp_path: Path) -> None:
 def test_the_own_teacher_may_be_one_of_the_file(tmp_path: Path) -> None:
     found = roster(tmp_path, teacher="llama")
     assert found.teachers["default"] == found.teachers["llama"]
+
+
+def test_a_rubric_lies_beside_the_file_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "strict.yaml").write_text(
+        "{name: strict, version: '1', instructions: i, reminder: r, criteria: [{name: a, question: q, levels: [x, y]}]}"
+    )
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for said in ("strict.yaml", str(tmp_path / "strict.yaml")):
+        found = roster(tmp_path, f"teachers: {{a: {{judge: 'rules:', rubric: {said}}}}}")
+        assert load_rubric(found.teachers["a"].rubric).name == "strict"
+    assert roster(tmp_path, "teachers: {a: {judge: 'rules:', rubric: paper}}").teachers["a"].rubric == "paper"
 
 
 @pytest.mark.parametrize(
