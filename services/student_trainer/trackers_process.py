@@ -51,7 +51,7 @@ def main(run_dir: str, name: str, close_s: str) -> int:
             fcntl.flock(lock, fcntl.LOCK_EX)  # the tracker of a trainer that was killed may still be ending
             follow(folder, name, ended)
     except ModuleNotFoundError as error:
-        return _failed(f"{error}; install it with: pip install 'fabula[tracking]'")
+        return _failed(f"{error}; install it with: .venv/bin/pip install -c constraints.txt -e '.[tracking]'")
     except Exception as error:  # noqa: BLE001 - the outermost edge, and a tracker may raise anything
         return _failed(f"{type(error).__name__}: {error}")
     return 0

@@ -76,7 +76,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
 @pytest.mark.parametrize("name", sorted(READERS))
 def test_every_line_is_told_once_over_kills_and_rewinds(run: Path, name: str) -> None:
     if find_spec(name) is None:
-        pytest.skip(f"{name} is not installed; pip install 'fabula[tracking]' brings it")
+        pytest.skip(f"{name} is not installed; .venv/bin/pip install -c constraints.txt -e '.[tracking]' brings it")
     metrics = run / "metrics.jsonl"
     assert told(run, name) == []
     # The trainer was killed: it takes two updates back, does them again and two more; its tracker is killed as well.
@@ -110,7 +110,7 @@ SAID = {
     "hangs": "did not end in time and was stopped",
     "crashes": "stopped: killed by SIGABRT",
     "raises": "stopped: RuntimeError: the server said no",
-    "is missing": r"No module named 'wandb'; install it with: pip install 'fabula\[tracking\]'",
+    "is missing": r"No module named 'wandb'; install it with: \.venv/bin/pip install -c constraints\.txt -e '\.\[t",
 }
 
 
@@ -167,7 +167,7 @@ def test_what_a_hanging_tracker_started_is_ended_with_it(
 
 def test_a_wandb_server_that_never_answers_costs_one_warning(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if find_spec("wandb") is None:
-        pytest.skip("wandb is not installed; pip install 'fabula[tracking]' brings it")
+        pytest.skip("wandb is not installed; .venv/bin/pip install -c constraints.txt -e '.[tracking]' brings it")
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
