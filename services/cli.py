@@ -49,8 +49,9 @@ EvalData = Annotated[
 Teacher = Annotated[
     str | None,
     typer.Option(
-        help="Who judges: rules: (no weights; the default) or transformers:<hub name or folder>. "
-        "FABULA_TEACHER in the environment does the same."
+        help="Who judges: rules: (no weights; the default), transformers:<hub name or folder>, a server (tgi:URL, "
+        "vllm:URL, sglang:URL, llamacpp:URL, ollama:MODEL, openai:MODEL; URL#MODEL names one of a server's models), or "
+        "a name of FABULA_TEACHERS_FILE. FABULA_TEACHER in the environment does the same."
     ),
 ]
 Overrides = Annotated[

@@ -21,6 +21,12 @@ from services.local.sessions import Outcome, Stopwatch
 from services.local.table import duration
 
 INTERRUPTED = 130
+WRONG_SETTING = 2  # how the trainer ends where a setting, or a file it names, cannot be used
+AFTER_FAILURE = "the same command continues from the last saved state"
+AFTER_WRONG_SETTING = (
+    "change the setting, or mend what it names: the same command would stop there again. A run keeps the settings "
+    "that decide its result: give the changed one another --run NAME, or none"
+)
 PORT_TRIES = 5
 
 
@@ -129,9 +135,10 @@ class House:
             status = self.children.stop(trainer)
         self.interrupts.check()
         if status != 0:
+            cure = AFTER_WRONG_SETTING if status == WRONG_SETTING else AFTER_FAILURE
             raise CommandError(
                 f"the trainer stopped ({describe_exit(status)}); what it said stands above. Everything was stopped; "
-                "the same command continues from the last saved state",
+                f"{cure}",
                 exit_code=status if status > 0 else 1,
             )
 

@@ -5,14 +5,16 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from services.local.errors import CommandError
 from services.student_trainer import config
 from services.student_trainer.files import write_atomically
+from services.student_trainer.initial_model import initial_folder
 from services.student_trainer.settings import GRAMMAR, RunSettings
+from services.student_trainer.student_errors import StudentError
 
 DEFAULT_PRESET = "laptop"
 DEFAULT_TEACHER = "rules:"
@@ -46,7 +48,9 @@ class Plan:
 
 
 def make_plan(request: Request) -> Plan:
-    """Resolve the request, or take a known run's own settings where only its name is given. Writes nothing.
+    """Resolve the request. Where it names a known run and no preset, what it does not say is as in that run.
+
+    Writes nothing.
 
     Raises:
         CommandError: a setting is wrong, a file is missing, or the run exists with other settings.
@@ -57,13 +61,8 @@ def make_plan(request: Request) -> Plan:
             f"--run {request.run!r} cannot name a folder and a stream; use letters, digits, '.', '_' and '-', "
             "at most 100, starting with a letter or digit"
         )
-    said = (request.preset, request.corpus, request.eval_data, request.teacher, request.overrides or None)
-    if (
-        request.run is not None
-        and all(value is None for value in said)
-        and (runs_dir / request.run / RUN_FILE).exists()
-    ):
-        return read_plan(runs_dir / request.run)
+    if request.run is not None and request.preset is None and (runs_dir / request.run / RUN_FILE).exists():
+        return _changed(read_plan(runs_dir / request.run), request)
     settings = _settings(request)
     teacher = checked_teacher(chosen_teacher(request.teacher))
     eval_data = checked_eval_data(request.eval_data)
@@ -94,41 +93,85 @@ def read_plan(folder: Path) -> Plan:
     )
 
 
+def open_folder(plan: Plan) -> Plan | None:
+    """Make the run's folder, and nothing in it: a run may be at work there. The plan that it holds, none if it is new.
+
+    Raises:
+        CommandError: the run exists with other settings, or the folder cannot be made.
+    """
+    if not (plan.folder / RUN_FILE).exists():
+        try:
+            plan.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _not_writable(plan, error) from error
+        return None
+    known = read_plan(plan.folder)
+    if different := sorted(_differences(_facts(known), _facts(plan))):
+        raise CommandError(
+            f"run {plan.run} exists with other settings: {'; '.join(different)}. Repeat the settings it was "
+            f"started with, or start another run with `--run NAME`; `fabula up --run {plan.run} "
+            f"--runs-dir {plan.folder.parent}` alone continues it as it is"
+        )
+    return known
+
+
+def changes(known: Plan, plan: Plan) -> list[str]:
+    """How the settings differ, such as `interact.guards.kl.threshold is 25.0, asked for 3.0`."""
+    return list(_differences(known.settings.model_dump(mode="json"), plan.settings.model_dump(mode="json")))
+
+
 def write_plan(plan: Plan) -> None:
     """Write run.yaml and up.json where the run is new; compare where it is not. What decides no result may change.
+
+    For the holder of the run's lock, right before the settings are used: run.yaml is what a card tells of the run.
 
     Raises:
         CommandError: the run exists with other settings, or the folder cannot be written.
     """
-    if (plan.folder / RUN_FILE).exists():
-        known = read_plan(plan.folder)
-        if different := sorted(_differences(_facts(known), _facts(plan))):
-            raise CommandError(
-                f"run {plan.run} exists with other settings: {'; '.join(different)}. Repeat the settings it was "
-                f"started with, or start another run with `--run NAME`; `fabula up --run {plan.run} "
-                f"--runs-dir {plan.folder.parent}` alone continues it as it is"
-            )
-        if known.settings == plan.settings:
-            return
+    known = open_folder(plan)
+    if known is not None and known.settings == plan.settings:
+        return
     try:
-        plan.folder.mkdir(parents=True, exist_ok=True)
         options = {"teacher": plan.teacher, "eval_data": str(plan.eval_data) if plan.eval_data else None}
         write_atomically(plan.folder / UP_FILE, json.dumps(options, indent=2) + "\n")
         write_atomically(plan.folder / RUN_FILE, config.dump(plan.settings, plan.run))
     except OSError as error:
-        raise CommandError(
-            f"the run folder {plan.folder} cannot be written: {error}; choose another place with --runs-dir"
-        ) from error
+        raise _not_writable(plan, error) from error
 
 
-def _settings(request: Request) -> RunSettings:
+def _not_writable(plan: Plan, error: OSError) -> CommandError:
+    return CommandError(
+        f"the run folder {plan.folder} cannot be written: {error}; choose another place with --runs-dir"
+    )
+
+
+def _changed(known: Plan, request: Request) -> Plan:
+    """A known run's plan with what the request says otherwise."""
+    return replace(
+        known,
+        settings=_settings(request, known.settings.model_dump(mode="json"))
+        if request.overrides or request.corpus is not None
+        else known.settings,
+        teacher=known.teacher if request.teacher is None else checked_teacher(request.teacher),
+        eval_data=known.eval_data if request.eval_data is None else checked_eval_data(request.eval_data),
+    )
+
+
+def _settings(request: Request, base: Mapping[str, Any] | None = None) -> RunSettings:
+    """The request's settings over `base`, or over its preset."""
     try:
-        data = config.apply_overrides(config.load_preset(request.preset or DEFAULT_PRESET), request.overrides)
+        data = config.apply_overrides(
+            config.load_preset(request.preset or DEFAULT_PRESET) if base is None else base, request.overrides
+        )
         if request.corpus is not None:
             data["corpus"] = {**data.get("corpus", {}), "source": request.corpus}
         settings = config.parse(data)
-    except config.ConfigError as error:
+        folder = initial_folder(settings.student.init) if settings.student.init is not None else None
+    except (config.ConfigError, StudentError) as error:
         raise CommandError(str(error)) from error
+    if folder is not None:
+        data["student"] = {**data["student"], "init": str(folder)}
+        settings = config.parse(data)
     source = settings.corpus.source
     if source == GRAMMAR or source.startswith("hf:"):
         return settings

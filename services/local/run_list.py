@@ -22,10 +22,11 @@ from services.student_trainer.folder_lock import TRAINER_LOCK
 LAST_UPDATES = 10  # as arXiv 2509.15714 averages
 TEACHER_WIDTH = 40  # of a column; the model's folder may be long
 LOCK = "up.lock"
+PAUSED = "PAUSED"  # while this file is there, interaction waits before the next update
 OURS = {UP_FILE, LOCK, TRAINER_LOCK, SESSIONS, "logs", "redis"}  # what a start may leave before it has written run.yaml
 RECORDS = ("metrics.jsonl", "ledger.json", SESSIONS, RUN_FILE)
 
-State = Literal["failed start", "pretraining", "interacting", "stopped", "finished", "unreadable"]
+State = Literal["failed start", "pretraining", "interacting", "paused", "stopped", "finished", "unreadable"]
 
 
 class RunLine(Message):
@@ -92,17 +93,29 @@ def _line(folder: Path) -> RunLine:
 
 def _state(files: RunFiles, kept: Sequence[Facts], metrics: Metrics, budget: int | None) -> State:
     folder = files.folder
-    if any(facts.stage == "interact" and label_words(facts.name) == budget for facts in kept):
+    if _is_trained(kept, budget):
         return "finished"
     begun = bool(metrics.updates) or (folder / "ledger.json").exists()
     if in_use(folder):
-        return "interacting" if begun else "pretraining"
+        at_work: State = "paused" if (folder / PAUSED).exists() else "interacting"
+        return at_work if begun else "pretraining"
     if (folder / RUN_FILE).exists() and budget is None:
         return "unreadable"
     outcomes = [session.outcome for session in Sessions.read(folder).sessions]
     worked = begun or kept or metrics.pretraining_words or (folder / "resume").exists()
     # A start that somebody ended is a stop; one without a session was killed or is older than its first line.
     return "stopped" if worked or outcomes[-1:] in (["interrupted"], ["paused"]) else "failed start"
+
+
+def is_trained(folder: Path) -> bool:
+    """Whether the run's last checkpoint is there: whatever its settings say from now on, it was not trained with it."""
+    files = RunFiles(folder)
+    run_file = files.run_file()
+    return run_file is not None and _is_trained(files.checkpoints(), run_file.interact.word_budget)
+
+
+def _is_trained(kept: Sequence[Facts], budget: int | None) -> bool:
+    return any(facts.stage == "interact" and label_words(facts.name) == budget for facts in kept)
 
 
 def label_words(checkpoint: str) -> int | None:
@@ -115,10 +128,11 @@ def label_words(checkpoint: str) -> int | None:
 
 def in_use(folder: Path) -> bool:
     """Whether a `fabula` command, a child of one that was killed, or a trainer holds the run."""
-    return any(_is_locked(folder / name) for name in (LOCK, TRAINER_LOCK))
+    return any(is_locked(folder / name) for name in (LOCK, TRAINER_LOCK))
 
 
-def _is_locked(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
+    """Whether somebody holds the lock file."""
     try:
         with path.open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

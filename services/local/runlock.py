@@ -32,7 +32,12 @@ class RunLock:
         return self._descriptor
 
     def __enter__(self) -> Self:
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise CommandError(
+                f"the run folder {self._path.parent} cannot be written: {error}; choose another place with --runs-dir"
+            ) from error
         waited_s = 0.0
         while not self._try():
             holder = self._holder()

@@ -1,6 +1,7 @@
 """From presets, overrides and files to a run's settings. Presets are YAML files beside this module."""
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from services.student_trainer.settings import RunSettings
 
@@ -29,7 +31,9 @@ def load_preset(name: str) -> dict[str, Any]:
         ConfigError: there is no such preset.
     """
     if name not in preset_names():
-        raise ConfigError(f"preset {name!r} is unknown; choose one of {', '.join(preset_names())}")
+        raise ConfigError(
+            f"preset {name!r} is unknown; choose one of {', '.join(preset_names())}{_near(name, preset_names())}"
+        )
     text = resources.files("services.student_trainer").joinpath("presets", f"{name}.yaml").read_text(encoding="utf-8")
     data = yaml.safe_load(text)
     return {"preset": name, **data}
@@ -80,11 +84,18 @@ def parse(data: Mapping[str, Any]) -> RunSettings:
     try:
         return RunSettings.model_validate(dict(data))
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(e["loc"], e["type"], e["msg"]) for e in error.errors())) from error
+        raise ConfigError("; ".join(_explain(e) for e in error.errors())) from error
 
 
-def _explain(location: tuple[int | str, ...], kind: str, message: str) -> str:
+def _explain(error: ErrorDetails) -> str:
+    location, kind, found = error["loc"], error["type"], error["input"]
     name = ".".join(str(part) for part in location) or "settings"
+    message = error["msg"]
+    if kind in ("tuple_type", "list_type"):
+        return f"{name} is {found!r}; give a list, such as [{found}]"
+    if kind == "literal_error":
+        choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
+        return f"{name}: {message}, found {found!r}{_near(str(found), choices)}"
     if kind != "extra_forbidden":
         return f"{name}: {message.removeprefix('Value error, ')}"
     section: type[BaseModel] = RunSettings
@@ -94,6 +105,11 @@ def _explain(location: tuple[int | str, ...], kind: str, message: str) -> str:
     near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
     return f"{name} is no setting; {hint}"
+
+
+def _near(found: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(found, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def load(path: Path) -> RunSettings:

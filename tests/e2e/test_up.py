@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -91,6 +92,18 @@ def test_a_finished_run_shows_its_table_at_once(finished: Finished, tmp_path: Pa
     assert "is finished; nothing was started" in again.text
     assert "story score" in again.text
     assert "Ready:" not in again.text
+
+
+def test_a_trained_run_keeps_its_own_settings_while_its_reports_are_waited_for(
+    finished: Finished, tmp_path: Path
+) -> None:
+    run = tmp_path / finished.folder.name
+    shutil.copytree(finished.folder, run, ignore=shutil.ignore_patterns("sessions.jsonl", "redis", "logs"))
+    command = tiny(tmp_path, "--set", "interact.guards.kl.threshold=3")
+    with start(command, tmp_path / "out", tmp_path, QUICK_SUITES) as again:
+        assert again.end() == 0, again.text
+    assert "kl.threshold is 25.0, asked for 3.0" in again.text
+    assert (run / "run.yaml").read_bytes() == (finished.folder / "run.yaml").read_bytes()
 
 
 def test_report_shows_the_same_table(finished: Finished, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from pyarrow import dataset
 
 from services.redis_server import find_server
+from services.student_trainer import config
 from tests.e2e.up_helpers import FABULA, QUICK_SUITES, Finished, only_run, processes_of, start, tiny, wait_until
 
 pytestmark = [
@@ -43,9 +44,11 @@ def test_a_run_that_was_killed_and_interrupted_ends_as_one_that_was_not(finished
     assert "The same command continues where it was: fabula up --preset smoke" in interrupted.text
     assert "Traceback" not in interrupted.text
 
-    with start(tiny(tmp_path), tmp_path / "3", tmp_path, QUICK_SUITES) as continued:
+    other_guards = tiny(tmp_path, "--set", "interact.guards.kl.threshold=3")
+    with start(other_guards, tmp_path / "3", tmp_path, QUICK_SUITES) as continued:
         assert continued.end() == 0, continued.text
     assert "update   0 " not in continued.text
+    assert config.load(only_run(tmp_path) / "run.yaml").interact.guards.kl.threshold == 3
 
     assert result(only_run(tmp_path)) == result(finished.folder)
 

@@ -17,10 +17,15 @@ from rich.console import Console
 
 from services.local import doctor, http, ports, scoring
 from services.local.errors import CommandError, Interrupted
+from services.local.house import House
 from services.local.interrupts import Interrupts
+from services.local.plan import Request, make_plan
+from services.local.processes import Children
 from services.local.runlock import RunLock
 from services.local.services import worker_name
+from services.local.sessions import Stopwatch
 from services.redis_server import find_server
+from services.teacher.spec import BACKENDS
 
 FOX = "Once upon a time, a fox lost his lantern. He asked the owl. They found it at dawn."
 
@@ -149,6 +154,21 @@ def test_help_needs_neither_torch_nor_a_web_framework() -> None:
     for command in ("up", "score", "pretrain", "interact", "evaluate", "doctor", "report"):
         assert f"\n  {command} " in shown.stdout
         assert run(command, "--help").returncode == 0
+
+
+def test_the_help_names_every_kind_of_teacher() -> None:
+    shown = run("up", "--help").stdout
+    assert [backend for backend in BACKENDS if f"{backend}:" not in shown] == []
+
+
+def test_after_a_wrong_setting_nobody_is_told_to_repeat_the_command(tmp_path: Path) -> None:
+    plan = make_plan(Request(tmp_path, preset="smoke", teacher="rules:"))
+    with Interrupts() as interrupts, Children() as children, pytest.raises(CommandError) as caught:
+        # Without a queue the trainer refuses at once, as it does with a wrong setting.
+        House(plan, Console(file=io.StringIO()), interrupts, children, Stopwatch()).train("interact", None)
+    assert caught.value.exit_code == 2
+    assert "change the setting" in str(caught.value)
+    assert "continues" not in str(caught.value)
 
 
 def test_a_story_is_scored_here(tmp_path: Path) -> None:

@@ -94,6 +94,14 @@ def test_a_run_that_is_held_is_at_work(tmp_path: Path) -> None:
     assert states(tmp_path) == {"reading": "failed start", "learning": "stopped"}
 
 
+def test_a_run_that_waits_is_paused(tmp_path: Path) -> None:
+    run = new_run(tmp_path, "a", READ + updates(1))
+    put(run / "PAUSED", "")
+    with FolderLock(run):
+        assert states(tmp_path) == {"a": "paused"}
+    assert states(tmp_path) == {"a": "stopped"}
+
+
 def test_a_trainer_that_was_started_by_hand_is_at_work(tmp_path: Path) -> None:
     run = new_run(tmp_path, "a", READ + updates(1))
     with FolderLock(run):
