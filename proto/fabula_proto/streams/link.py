@@ -257,7 +257,8 @@ class Link:
         if self._away:
             return
         self._away = True
-        if self._reached:
+        # The client says "connecting to" where it got no connection; with one, the command may have been done.
+        if self._reached or "connecting to" not in str(error):
             log.warning("%s: lost %s (%s); trying again%s", what, self.address, error, on_repeat)
         else:
             log.warning("%s: nobody answers at %s yet (%s); trying again", what, self.address, error)
