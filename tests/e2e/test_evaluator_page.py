@@ -25,11 +25,12 @@ def runs(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def address(runs: Path) -> Iterator[str]:
+    """The page's server. It comes before `page` in a test: it ends after the tab that asks it again and again."""
     with serving(create_app(EvaluatorSettings(runs_dir=runs))) as client:
         yield str(client.base_url)
 
 
-def test_a_run_is_shown_with_curves_scores_and_stories(page: Page, address: str) -> None:
+def test_a_run_is_shown_with_curves_scores_and_stories(address: str, page: Page) -> None:
     page.goto(f"{address}/#tale")
     expect(page.get_by_role("heading", name="tale")).to_be_visible()
     for title in ("Story score", "Criteria", "Reward", "KL from", "Words", "Pretraining loss"):
@@ -47,7 +48,7 @@ def test_a_run_is_shown_with_curves_scores_and_stories(page: Page, address: str)
     expect(page.locator("#late article").first).to_contain_text("repetition")
 
 
-def test_stories_are_browsed_by_step_and_page(page: Page, address: str) -> None:
+def test_stories_are_browsed_by_step_and_page(address: str, page: Page) -> None:
     page.goto(f"{address}/#tale")
     page.locator("#late").get_by_role("button", name="Update before").click()
     expect(page.locator("#late article").first).to_contain_text("Story 0 of step 3")
@@ -58,7 +59,7 @@ def test_stories_are_browsed_by_step_and_page(page: Page, address: str) -> None:
     expect(page.locator("#early article").first).to_contain_text("Story 0 of step 2")
 
 
-def test_a_story_can_bring_no_markup(page: Page, address: str, runs: Path) -> None:
+def test_a_story_can_bring_no_markup(address: str, page: Page, runs: Path) -> None:
     write_stories_step(runs / "tale" / "stories", "tale", 5, [HOSTILE, "The end."])
     page.goto(f"{address}/#tale")
     expect(page.locator("#late article").first).to_contain_text("<script>document.title='taken'</script>")
@@ -66,7 +67,7 @@ def test_a_story_can_bring_no_markup(page: Page, address: str, runs: Path) -> No
     assert page.title() == "Fabula: tale"
 
 
-def test_the_page_follows_a_run_that_goes_on(page: Page, address: str, runs: Path) -> None:
+def test_the_page_follows_a_run_that_goes_on(address: str, page: Page, runs: Path) -> None:
     page.goto(f"{address}/#tale")
     figure = page.locator("figure", has_text="Story score")
     expect(figure.locator(".read")).to_contain_text("update 4: score 5")
@@ -86,7 +87,7 @@ def raise_alarm(run: Path, step: int, message: str) -> None:
         file.write(alarm.to_json() + "\n")
 
 
-def test_alarms_are_listed_and_lead_to_their_stories(page: Page, address: str, runs: Path) -> None:
+def test_alarms_are_listed_and_lead_to_their_stories(address: str, page: Page, runs: Path) -> None:
     page.goto(f"{address}/#tale")
     expect(page.locator("#late article").first).to_contain_text("Story 0 of step 4")
     expect(page.locator("#alarms")).to_be_hidden()
@@ -109,7 +110,7 @@ def test_alarms_are_listed_and_lead_to_their_stories(page: Page, address: str, r
     expect(page.locator("#paused")).to_be_hidden(timeout=15_000)
 
 
-def test_the_keyboard_reaches_runs_and_reads_curves(page: Page, address: str) -> None:
+def test_the_keyboard_reaches_runs_and_reads_curves(address: str, page: Page) -> None:
     page.goto(f"{address}/#tale")
     expect(page.get_by_role("heading", name="tale")).to_be_visible()
     page.locator("button[data-run=other]").focus()
