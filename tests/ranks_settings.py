@@ -15,7 +15,7 @@ from services.student_trainer.settings import (
     StudentSettings,
     TokenizerSettings,
 )
-from tests.trainer_helpers import tiny_settings
+from tests.trainer_helpers import mixed_settings, tiny_settings
 
 FAILING_PROMPT = "There was once"
 """The test's teacher fails at these stories from update 1 on."""
@@ -45,7 +45,12 @@ def pretrain_settings(name: str) -> RunSettings:
 
 
 def interact_settings(name: str) -> RunSettings:
-    """Three updates of six stories in two chunks; some runs differ by name."""
+    """Three updates of six stories in two chunks; some runs differ by name.
+
+    `mixed`: each process reads an uneven share of every corpus batch.
+    """
+    if name == "mixed":
+        return mixed_settings()
     changes: dict[str, dict[str, object]] = {
         "grpo": {
             "algorithm": "grpo",

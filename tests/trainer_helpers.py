@@ -20,7 +20,7 @@ from fabula_proto import (
 from fabula_proto.streams import Consumer, Streams
 from services.student_trainer import checkpoints, config
 from services.student_trainer.run_folder import RunFolder
-from services.student_trainer.settings import RunSettings, TokenizerSettings
+from services.student_trainer.settings import CorpusSettings, RunSettings, TokenizerSettings
 from services.student_trainer.student import build_student
 from services.student_trainer.tokenizer import train_tokenizer
 from services.teacher.rubric import load_rubric
@@ -54,6 +54,13 @@ def tiny_settings(**interact: object) -> RunSettings:
             "interact": base | interact,
         }
     )
+
+
+def mixed_settings(**interact: object) -> RunSettings:
+    """The same with two corpus batches after each update, and words for three or four."""
+    mixed = {"batches_per_update": 2, "batch_size": 3, "learning_rate": 1e-3}
+    settings = tiny_settings(**{"word_budget": 340, "mixed": mixed} | interact)
+    return settings.model_copy(update={"corpus": CorpusSettings(grammar_words=2_000)})
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerBase:

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from services.student_trainer.interaction import StopRequestedError
-from services.student_trainer.settings import CorpusSettings
 from tests.interaction_helpers import Following, go
-from tests.trainer_helpers import make_run, teacher_thread, tiny_settings
+from tests.trainer_helpers import make_run, mixed_settings, teacher_thread
 
 
 @pytest.fixture(autouse=True)
@@ -18,9 +17,7 @@ def one_thread() -> None:
 
 @pytest.mark.parametrize("lag", [0, 1])
 def test_corpus_batches_are_read_paid_for_and_resumed_exactly(redis_url: str, tmp_path: Path, lag: int) -> None:
-    mixed = {"batches_per_update": 2, "batch_size": 2, "learning_rate": 1e-3}
-    settings = tiny_settings(lag=lag, word_budget=200, mixed=mixed)
-    settings = settings.model_copy(update={"corpus": CorpusSettings(grammar_words=2_000)})
+    settings = mixed_settings(lag=lag)
     folder, start = make_run(tmp_path / "runs" / "whole", settings)
     stopped, stopped_start = make_run(tmp_path / "runs" / "stopped", settings)
     following = Following()
@@ -32,8 +29,8 @@ def test_corpus_batches_are_read_paid_for_and_resumed_exactly(redis_url: str, tm
     assert (whole / "model.safetensors").read_bytes() == (final / "model.safetensors").read_bytes()
     assert stopped.ledger.read_bytes() == folder.ledger.read_bytes()
     last = following.lines[-1]
-    assert 1 < len(following.lines) < 10  # without corpus words the budget would last for ten updates
-    assert last.words_spent == last.words_prompt + last.words_teacher + last.words_corpus <= 200
+    assert 2 < len(following.lines) < 18  # without corpus words the budget would last for 18 updates
+    assert last.words_spent == last.words_prompt + last.words_teacher + last.words_corpus <= 340
     assert last.words_corpus > 0
     assert all(line.next_word_loss is not None and 3 < line.next_word_loss < 7 for line in following.lines)
     per_update = [b.words_corpus - a.words_corpus for a, b in zip(following.lines, following.lines[1:], strict=False)]

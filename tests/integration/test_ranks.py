@@ -26,7 +26,7 @@ from tests.ranks_helpers import launched, outputs, processes
 from tests.ranks_settings import FAILING_PROMPT, go, interact_settings, pretrain_settings, whole_run_settings
 from tests.trainer_helpers import make_run, teacher_thread, vowel_verdict
 
-RUNS = ("failing", "grpo", "one_chunk", "ppo", "stopped")
+RUNS = ("failing", "grpo", "mixed", "one_chunk", "ppo", "stopped")
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def alone_interacting(tmp_path_factory: pytest.TempPathFactory, redis_server: Lo
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("alone_interacting")
     with teacher_thread(redis_server.url):
-        for name in ("ppo", "grpo"):
+        for name in ("ppo", "grpo", "mixed"):
             settings = interact_settings(name)
             run, start = make_run(folder / name, settings)
             interact_alone(redis_server.url, run, start, settings, Following())
@@ -168,22 +168,24 @@ def test_parts_that_cannot_be_even_are_refused(tmp_path: Path) -> None:
 
 
 def check_same_interaction(ours: RunFolder, theirs: RunFolder) -> None:
-    """Stories and verdicts to the letter, losses to 1e-5, weights to 1e-5 after three updates."""
+    """Stories and verdicts to the letter, losses to 1e-5, weights to 1e-4 at the end."""
     columns = ["step", "index", "story_id", "text", "total", "reward", "worker", "policy_version"]
     tables = [pq.read_table(run.stories).select(columns) for run in (ours, theirs)]
     assert tables[0].equals(tables[1])
-    assert tables[0].num_rows == 18
+    assert tables[0].num_rows >= 18
     lines = [[json.loads(line) for line in run.metrics.read_text().splitlines()] for run in (ours, theirs)]
     for mine, other in zip(*lines, strict=True):
         for name in ("policy_loss", "value_loss", "kl_mean", "entropy_mean", "approx_kl", "gradient_norm"):
             assert mine[name] == pytest.approx(other[name], abs=1e-5), name
+        assert mine["next_word_loss"] == pytest.approx(other["next_word_loss"], abs=1e-5)
         if not mine.get("importance_mean"):
             assert mine["ratio_first_pass"] == 1.0
     assert ours.ledger.read_bytes() == theirs.ledger.read_bytes()
     names = {path.name for path in theirs.checkpoints.iterdir()}
     assert {path.name for path in ours.checkpoints.iterdir()} == names
-    mine, other = (load_file(run.checkpoints / "chck_1k_rl_58" / "model.safetensors") for run in (ours, theirs))
-    assert all(torch.allclose(mine[name], other[name], atol=1e-4) for name in other)
+    for checkpoint in names:
+        mine, other = (load_file(run.checkpoints / checkpoint / "model.safetensors") for run in (ours, theirs))
+        assert all(torch.allclose(mine[name], other[name], atol=1e-4) for name in other)
 
 
 def notes(two: Path, name: str) -> set[str]:
@@ -191,9 +193,9 @@ def notes(two: Path, name: str) -> set[str]:
     return {(two / f"{name}-{rank}.txt").read_text() for rank in range(2)}
 
 
-@pytest.mark.parametrize("name", ["ppo", "grpo"])
+@pytest.mark.parametrize("name", ["ppo", "grpo", "mixed"])
 def test_two_processes_interact_as_one(two: Path, alone_interacting: Path, name: str) -> None:
-    """PPO; and GRPO a step behind, in minibatches."""
+    """PPO; GRPO a step behind, in minibatches; PPO with corpus batches in between."""
     assert notes(two, name) == {"done"}
     check_same_interaction(RunFolder(two / "runs" / name), RunFolder(alone_interacting / name))
 

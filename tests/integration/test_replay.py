@@ -25,7 +25,7 @@ from services.student_trainer.replaying import SameWeights, replay
 from services.student_trainer.run_folder import RunFolder
 from services.student_trainer.settings import RunSettings
 from services.student_trainer.story_queue import StoryQueue
-from tests.trainer_helpers import IDENTITY, make_run, teacher_thread, tiny_settings, vowel_verdict
+from tests.trainer_helpers import IDENTITY, make_run, mixed_settings, teacher_thread, tiny_settings, vowel_verdict
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +98,27 @@ def test_weights_come_out_byte_for_byte(redis_url: str, tmp_path: Path, options:
     tables = [pq.read_table(f.stories).drop_columns(["run"]) for f in (run, replayed)]
     assert tables[0].equals(tables[1])
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+
+
+def test_corpus_batches_in_between_are_read_again(redis_url: str, tmp_path: Path) -> None:
+    run = recorded(redis_url, tmp_path / "run", mixed_settings(max_failed_share=0.5))
+    result = again(run, tmp_path / "again")
+    assert result.differs_at is None
+    replayed = RunFolder(tmp_path / "again")
+    assert weights(replayed) == weights(run)
+    assert len(weights(run)) == len(result.weights) > 1
+    assert replayed.ledger.read_bytes() == run.ledger.read_bytes()
+    assert json.loads(run.ledger.read_text())["corpus_words"] > 0
+    losses = [
+        [
+            line["next_word_loss"]
+            for line in map(json.loads, folder.metrics.read_text().splitlines())
+            if "kl_mean" in line
+        ]
+        for folder in (run, replayed)
+    ]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == result.updates > 2
 
 
 def test_a_run_that_was_stopped_is_replayed_as_far_as_it_got(redis_url: str, tmp_path: Path) -> None:
