@@ -108,7 +108,7 @@ def write_report(folder: Path, run: str, checkpoint: str, accuracy: float, *, sp
         SuiteResult(suite="blimp_supplement", status="skipped", source="generated", reason="no folder was given"),
         SuiteResult(suite="entity_tracking", status="failed", source="/data/eval", reason="line 3 is no JSON"),
         SuiteResult(
-            suite="story_quality",
+            suite="storytelling",
             status="ok",
             source="stories",
             headline="total",

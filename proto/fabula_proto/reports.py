@@ -26,15 +26,19 @@ class Measure(Message):
 class SuiteResult(Message):
     """One suite's outcome. A suite that failed or had no data carries no numbers and says why."""
 
-    suite: str = Field(description="blimp, blimp_supplement, entity_tracking or story_quality.")
+    suite: str = Field(description="Such as blimp, entity_tracking or storytelling.")
     status: Literal["ok", "failed", "skipped"]
     source: str = Field(description="Where the items came from: a folder, or `generated` for the evaluator's own.")
     headline: str | None = Field(default=None, description="Key of `measures` that stands for the suite.")
-    unit: str | None = Field(default=None, description="accuracy (0..1) or points (story score).")
+    unit: str | None = Field(default=None, description="Such as accuracy (0..1) or points (story score).")
     measures: dict[str, Measure] = Field(default_factory=dict, description="Headline, and parts by name.")
     reason: str | None = None
     seconds: float = Field(default=0.0, ge=0.0)
-    teacher: TeacherIdentity | None = Field(default=None, description="Who judged, for story_quality.")
+    results_path: str | None = Field(
+        default=None,
+        description="Where its files lie below results/<model>/<revision>/ of the BabyLM 2025 pipeline; none: nowhere.",
+    )
+    teacher: TeacherIdentity | None = Field(default=None, description="Who judged, for storytelling.")
 
     @model_validator(mode="after")
     def _numbers_iff_ok(self) -> Self:
@@ -65,6 +69,6 @@ class EvaluationReport(Message):
     pretraining_words: int = Field(ge=0)
     interaction_words: int = Field(ge=0)
     suites: tuple[SuiteResult, ...]
-    stories: tuple[SampleStory, ...] = Field(default=(), description="A few of the stories behind story_quality.")
+    stories: tuple[SampleStory, ...] = Field(default=(), description="A few of the stories behind storytelling.")
     seconds: float = Field(ge=0.0)
     worker: str

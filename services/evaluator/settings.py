@@ -9,7 +9,7 @@ from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "FABULA_EVALUATOR_"
-SUITES = ("blimp", "blimp_supplement", "entity_tracking", "story_quality")
+SUITES = ("blimp", "blimp_supplement", "entity_tracking", "storytelling")
 DEFAULT_PROMPT = "Let me tell you a long, magical tale. Once upon a time, in a faraway land,"
 DEFAULT_STORIES = 200
 DEFAULT_NEW_TOKENS = 90

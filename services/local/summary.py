@@ -155,7 +155,7 @@ def measure(result: SuiteResult | None, key: str | None = None) -> Measure | Non
 
 
 def criterion_keys(result: SuiteResult | None) -> dict[str, str]:
-    """Key of each of the rubric's criteria among the measures of a story_quality result -> its name."""
+    """Key of each of the rubric's criteria among the measures of a storytelling result -> its name."""
     keys = result.measures if result is not None else {}
     return {key: key.removeprefix(CRITERION) for key in keys if key.startswith(CRITERION)}
 

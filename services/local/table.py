@@ -11,7 +11,7 @@ from rich.text import Text
 from fabula_proto import Measure, SuiteResult
 from services.local.summary import Difference, ShownStory, Summary, criterion_keys, measure, suite
 
-QUALITY = "story_quality"
+QUALITY = "storytelling"
 # Suite -> its title, the factor from its unit to what is shown, and the digits shown.
 SUITES = {
     QUALITY: ("story score", 1.0, 2),
@@ -95,8 +95,8 @@ def interval(measured: Measure | Difference, scale: float, digits: int, sign: st
 
 def verdict(summary: Summary) -> str:
     """One sentence: did the story score move beyond what chance would do?"""
-    before = measure(suite(summary.before, "story_quality"))
-    after = measure(suite(summary.after, "story_quality"))
+    before = measure(suite(summary.before, "storytelling"))
+    after = measure(suite(summary.after, "storytelling"))
     if before is None or after is None:
         return "No statement on the story score: it was not measured both before and after interaction."
     gain = Difference.of(before, after)

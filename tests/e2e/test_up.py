@@ -56,7 +56,7 @@ def test_both_ends_were_measured_on_every_suite(finished: Finished) -> None:
             "blimp": "ok",
             "blimp_supplement": "skipped",  # its own small items stand in for the other two only
             "entity_tracking": "ok",
-            "story_quality": "ok",
+            "storytelling": "ok",
         }
 
 

@@ -37,7 +37,7 @@ def test_a_chat_model_teaches(tmp_path: Path) -> None:
     assert all(2.0 < total < 7.0 for total in judged)
     for checkpoint in ("chck_12k", "chck_12k_rl_70"):
         report = EvaluationReport.from_json((run / "evaluations" / checkpoint / "report.json").read_bytes())
-        quality = next(suite for suite in report.suites if suite.suite == "story_quality")
+        quality = next(suite for suite in report.suites if suite.suite == "storytelling")
         assert quality.status == "ok", quality.reason
         assert quality.teacher is not None
         assert quality.teacher.backend == "transformers"

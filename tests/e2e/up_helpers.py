@@ -31,7 +31,7 @@ TINY = (
 MARK = "UP_TEST_MARK"
 ONE_THREAD = {"FABULA_EVALUATOR_TORCH_THREADS": "1"}
 # Minimal pairs take longest; one test measures everything.
-QUICK_SUITES = {"FABULA_EVALUATOR_SUITES": '["entity_tracking", "story_quality"]'}
+QUICK_SUITES = {"FABULA_EVALUATOR_SUITES": '["entity_tracking", "storytelling"]'}
 
 
 def tiny(runs_dir: Path, *more: str) -> list[str]:

@@ -46,19 +46,19 @@ def test_a_checkpoint_is_measured_on_generated_items_and_by_a_teacher(checkpoint
         "blimp": "ok",
         "blimp_supplement": "skipped",
         "entity_tracking": "ok",
-        "story_quality": "ok",
+        "storytelling": "ok",
     }
     assert by_name["blimp"].source == by_name["entity_tracking"].source == "generated"
     assert by_name["blimp"].measures["accuracy"].n == 480
-    assert by_name["story_quality"].measures["total"].n == 12
-    assert by_name["story_quality"].teacher is not None
+    assert by_name["storytelling"].measures["total"].n == 12
+    assert by_name["storytelling"].teacher is not None
     assert (report.pretraining_words, report.interaction_words, report.stage) == (2_000_000, 5_000, "interact")
     assert EvaluationReport.from_json((tmp_path / "out" / "report.json").read_bytes()) == report
-    stories = json.loads((tmp_path / "out" / "story_quality" / "stories.json").read_text(encoding="utf-8"))
+    stories = json.loads((tmp_path / "out" / "storytelling" / "stories.json").read_text(encoding="utf-8"))
     assert [s["text"] for s in stories["stories"]][:3] == [s.text for s in report.stories][:3]
     predictions = json.loads((tmp_path / "out" / "blimp" / "predictions.json").read_text(encoding="utf-8"))
     assert len(predictions["article_a_an"]["predictions"]) == 40
-    assert [p.suite for p in seen if p.done == p.total and p.done > 1] == ["blimp", "entity_tracking", "story_quality"]
+    assert [p.suite for p in seen if p.done == p.total and p.done > 1] == ["blimp", "entity_tracking", "storytelling"]
     assert sorted(p.name for p in (tmp_path / "out").rglob(".*")) == []
 
 
@@ -81,12 +81,12 @@ def test_a_suite_that_fails_leaves_the_others_alone(checkpoint: Path, tmp_path: 
     assert by_name["blimp"].status == "failed"
     assert "causative.jsonl, line 2: found oops" in (by_name["blimp"].reason or "")
     assert by_name["entity_tracking"].status == "skipped"
-    assert by_name["story_quality"].status == "failed"
-    assert "start the teacher" in (by_name["story_quality"].reason or "")
+    assert by_name["storytelling"].status == "failed"
+    assert "start the teacher" in (by_name["storytelling"].reason or "")
 
 
 def test_a_wrong_folder_fails_what_needed_it(checkpoint: Path, tmp_path: Path) -> None:
-    given = settings(eval_data=tmp_path / "absent", suites=["blimp", "story_quality"])
+    given = settings(eval_data=tmp_path / "absent", suites=["blimp", "storytelling"])
     blimp, stories = evaluate_checkpoint(EvaluationRequest.from_folder(checkpoint, tmp_path / "out"), given).suites
     assert (blimp.status, stories.status) == ("failed", "skipped")
     assert "no folder" in (blimp.reason or "")
@@ -194,7 +194,7 @@ def test_the_stories_are_those_of_plain_generate(checkpoint: Path) -> None:
 def test_a_teacher_that_refuses_is_quoted(checkpoint: Path, tmp_path: Path) -> None:
     with teacher(WordJudge(), max_stories=2) as client:
         assert isinstance(client, httpx.Client)
-        given = settings(suites=["story_quality"], teacher_url=str(client.base_url), stories=4, max_new_tokens=8)
+        given = settings(suites=["storytelling"], teacher_url=str(client.base_url), stories=4, max_new_tokens=8)
         (result,) = evaluate_checkpoint(EvaluationRequest.from_folder(checkpoint, tmp_path), given).suites
     assert result.status == "failed"
     assert "answered 413: 4 stories in one request; at most 2" in (result.reason or "")

@@ -29,7 +29,7 @@ from tests.evaluator_runs import write_run
 from tests.teacher_helpers import WordJudge, serving, teacher
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICK = {"torch_threads": 1, "max_new_tokens": 10, "stories": 6, "suites": ["blimp", "story_quality"]}
+QUICK = {"torch_threads": 1, "max_new_tokens": 10, "stories": 6, "suites": ["blimp", "storytelling"]}
 
 
 @contextmanager
@@ -188,7 +188,7 @@ def test_sigterm_abandons_the_work_which_another_evaluator_finishes(redis_url: s
         with process(*options) as (first, address):
             assert judge.entered.wait(120), "the stories never reached the teacher"
             busy = httpx.get(f"{address}/info").json()["queue"]
-            assert (busy["working_on"], busy["suite"]) == ("r/chck_1M", "story_quality")
+            assert (busy["working_on"], busy["suite"]) == ("r/chck_1M", "storytelling")
             first.send_signal(signal.SIGTERM)
             assert first.wait(30) == 0
         assert not (tmp_path / "r" / "evaluations").exists()

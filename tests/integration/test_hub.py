@@ -64,7 +64,7 @@ def report(name: str, score: float) -> EvaluationReport:
     total = Measure(value=score, low=score - 0.25, high=score + 0.5, n=40)
     suites = (
         SuiteResult(
-            suite="story_quality",
+            suite="storytelling",
             status="ok",
             source="stories of seed 42",
             headline="total",
@@ -241,8 +241,8 @@ def test_a_card_says_what_the_folder_holds(
     ]
     parameters = sum(p.numel() for p in build_student(tiny_settings().student, tiny_tokenizer(), seed=1).parameters())
     assert f"{parameters:,} parameters after 1,000 words of next-word prediction and 58 words" in text
-    assert "| story_quality, points (stories of seed 42) | 1.25 [1.00, 1.75] (40) | 2.50 [2.25, 3.00] (40) |" in text
-    assert "| story_quality, coherence | 1.25" in text
+    assert "| storytelling, points (stories of seed 42) | 1.25 [1.00, 1.75] (40) | 2.50 [2.25, 3.00] (40) |" in text
+    assert "| storytelling, coherence | 1.25" in text
     assert "| test | vowels | 1 | paper | 1 | 000000000000 | rules | 6 |" in text
     assert "6 verdicts were ok; 1 stories had none" in text
     assert "| 4 | 54 | 58 | 58 | 77 |" in text

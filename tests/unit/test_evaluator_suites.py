@@ -15,8 +15,8 @@ from services.evaluator.errors import SuiteFailedError
 from services.evaluator.generated.minimal_pairs import PARADIGMS, minimal_pairs
 from services.evaluator.items import Item, ItemSet, minimal_pair
 from services.evaluator.statistics import Tally, macro_accuracy, pooled
-from services.evaluator.suites import blimp, entity_tracking, story_quality
-from services.evaluator.suites.story_quality import Written
+from services.evaluator.suites import blimp, entity_tracking, storytelling
+from services.evaluator.suites.storytelling import Written
 from services.evaluator.texts import distinct_2, own_bigrams
 from services.evaluator.writing import WrittenStory
 from tests.evaluator_helpers import SHARED, no_progress
@@ -63,7 +63,7 @@ def test_entity_tracking_reproduces_the_pipelines_report_from_its_predictions() 
     for ops in range(6):
         assert round(100 * outcome.measures[f"regular/{ops}_ops"].value, 2) == report[f"regular_{ops}_ops"]
     assert round(100 * outcome.measures["regular"].value, 2) == report["regular"]
-    written = outcome.files["predictions.json"]
+    written = json.loads(outcome.files["predictions.json"])
     assert written == {uid: rows for uid, rows in predictions.items() if uid.startswith("regular")}
 
 
@@ -110,7 +110,7 @@ def test_blimp_reports_fields_and_paradigms_and_writes_predictions() -> None:
     assert outcome.measures["accuracy"].value == pytest.approx(share)
     assert (outcome.measures["field/agreement"].value, outcome.measures["field/syntax"].value) == (1.0, 0.0)
     assert outcome.measures["paradigm/article_a_an"].n == 10
-    first = outcome.files["predictions.json"]["article_a_an"]["predictions"][0]
+    first = json.loads(outcome.files["predictions.json"])["article_a_an"]["predictions"][0]
     assert first["id"] == "article_a_an_0"
 
 
@@ -146,8 +146,8 @@ def written(*texts: str) -> Written:
     return Written(stories, "Once", 7)
 
 
-def test_story_quality_means_come_from_ok_verdicts_alone() -> None:
-    outcome = story_quality.evaluate(written(*["a b"] * 18, "a b c", "BROKEN x"), LengthJudge(), 0)
+def test_storytelling_means_come_from_ok_verdicts_alone() -> None:
+    outcome = storytelling.evaluate(written(*["a b"] * 18, "a b c", "BROKEN x"), LengthJudge(), 0)
     assert outcome.measures["total"].n == 19
     assert outcome.measures["total"].value == pytest.approx((18 * 4.0 + 6.0) / 19)
     assert outcome.measures["criterion/readability"].value == pytest.approx((18 * 2.0 + 3.0) / 19)
@@ -155,14 +155,14 @@ def test_story_quality_means_come_from_ok_verdicts_alone() -> None:
     assert outcome.measures["ended"].value == 0.5
     assert outcome.measures["unjudged"].value == pytest.approx(0.05)
     assert (outcome.headline, outcome.unit, outcome.teacher) == ("total", "points", TEACHER)
-    rows = outcome.files["stories.json"]["stories"]
+    rows = json.loads(outcome.files["stories.json"])["stories"]
     assert rows[-1]["verdict"]["status"] == "failed"
     assert outcome.stories[0].total == 4.0
 
 
-def test_story_quality_fails_past_a_tenth_of_failed_verdicts() -> None:
+def test_storytelling_fails_past_a_tenth_of_failed_verdicts() -> None:
     with pytest.raises(SuiteFailedError, match=r"no verdict on 3 of 20 stories .* it says BROKEN"):
-        story_quality.evaluate(written(*["a b"] * 17, *["BROKEN"] * 3), LengthJudge(), 0)
+        storytelling.evaluate(written(*["a b"] * 17, *["BROKEN"] * 3), LengthJudge(), 0)
 
 
 def test_diversity_by_hand() -> None:

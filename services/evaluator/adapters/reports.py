@@ -1,10 +1,8 @@
 """Writes an evaluation: predictions first, report.json last; each file whole or not at all."""
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from fabula_proto import EvaluationReport
 from services.evaluator.errors import EvaluatorError
@@ -12,16 +10,16 @@ from services.evaluator.errors import EvaluatorError
 REPORT = "report.json"
 
 
-def write_evaluation(folder: Path, report: EvaluationReport, files: Mapping[str, Mapping[str, Any]]) -> Path:
-    """Write `<folder>/<suite>/<name>` for each of `files` (suite -> name -> JSON value), then `<folder>/report.json`.
+def write_evaluation(folder: Path, report: EvaluationReport, files: Mapping[str, Mapping[str, str]]) -> Path:
+    """Write `<folder>/<suite>/<name>` for each of `files` (suite -> path -> text), then `<folder>/report.json`.
 
     Raises:
         EvaluatorError: the folder cannot be written.
     """
     try:
         for suite, contents in files.items():
-            for name, value in contents.items():
-                _write(folder / suite / name, json.dumps(value, ensure_ascii=False))
+            for name, text in contents.items():
+                _write(folder / suite / name, text)
         _write(folder / REPORT, report.model_dump_json(indent=2) + "\n")
     except OSError as error:
         raise EvaluatorError(

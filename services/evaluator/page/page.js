@@ -1,7 +1,7 @@
 // The page itself: asks the API, draws, and asks again while a run goes on.
 
 const EVERY_MS = 4000, STORIES = 6, GOING_ON_S = 120;
-const SUITES = [["story_quality", "Story score"], ["blimp", "Minimal pairs"], ["blimp_supplement", "Supplement"],
+const SUITES = [["storytelling", "Story score"], ["blimp", "Minimal pairs"], ["blimp_supplement", "Supplement"],
   ["entity_tracking", "Entity tracking"]];
 const state = { run: null, updated: null, asked: 0, late: null, early: null, offsets: { early: 0, late: 0 } };
 

@@ -15,5 +15,5 @@ def evaluate(item_set: ItemSet, scorer: Scorer, seed: int, done: ItemsDone) -> S
         headline=ACCURACY,
         unit=ACCURACY,
         measures=minimal_pair_measures(ranking, seed),
-        files={"predictions.json": ranking.predictions(), "ties.json": {"ties": ranking.ties}},
+        files=ranking.files(),
     )

@@ -32,5 +32,5 @@ def evaluate(item_set: ItemSet, scorer: Scorer, seed: int, done: ItemsDone) -> S
         headline=ACCURACY,
         unit=ACCURACY,
         measures=nested_measures(tallies_by_split(ranking), seed),
-        files={"predictions.json": ranking.predictions(), "ties.json": {"ties": ranking.ties}},
+        files=ranking.files(),
     )

@@ -1,5 +1,6 @@
 """What a suite hands back, and the arithmetic that ranking suites share."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,15 +16,20 @@ ACCURACY = "accuracy"
 
 @dataclass(frozen=True, slots=True)
 class SuiteOutcome:
-    """A suite's numbers. `files`: name to JSON value, to be written beside the report."""
+    """A suite's numbers. `files`: path below the suite's folder to its text, to be written beside the report."""
 
     source: str
     headline: str
     unit: str
     measures: dict[str, Measure]
-    files: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
     teacher: TeacherIdentity | None = None
     stories: tuple[SampleStory, ...] = ()
+
+
+def as_json(value: Any) -> str:
+    """A JSON document on one line."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,10 @@ class Ranking:
             rows = by_uid.setdefault(item.uid, {"predictions": []})["predictions"]
             rows.append({"id": f"{item.uid}_{len(rows)}", "pred": item.candidates[choice].completion})
         return by_uid
+
+    def files(self) -> dict[str, str]:
+        """The pipeline's predictions.json, and how many ties there were."""
+        return {"predictions.json": as_json(self.predictions()), "ties.json": as_json({"ties": self.ties})}
 
 
 def rank(item_set: ItemSet, scorer: Scorer, done: ItemsDone) -> Ranking:

@@ -12,11 +12,11 @@ from typing import Any, Protocol
 from fabula_proto import Measure, SampleStory, ScoreResponse, Story, Verdict, VerdictStatus
 from services.evaluator.errors import SuiteFailedError
 from services.evaluator.statistics import mean_interval
-from services.evaluator.suites.outcome import SuiteOutcome, as_measure
+from services.evaluator.suites.outcome import SuiteOutcome, as_json, as_measure
 from services.evaluator.texts import distinct_2, own_bigrams
 from services.evaluator.writing import WrittenStory
 
-NAME = "story_quality"
+NAME = "storytelling"
 HEADLINE = "total"
 MAXIMUM_FAILED_SHARE = 0.1
 SAMPLES = 12
@@ -59,7 +59,7 @@ def evaluate(written: Written, judge: Judge, seed: int) -> SuiteOutcome:
         headline=HEADLINE,
         unit="points",
         measures=_measures(written, ok, len(missing), seed),
-        files={"stories.json": _rows(written, response)},
+        files={"stories.json": as_json(_rows(written, response))},
         teacher=response.teacher,
         stories=_samples(written, response.verdicts),
     )

@@ -1,0 +1,15 @@
+"""One file for each kind of suite: it finds the data, asks the model and hands both to the suite's arithmetic."""
+
+from collections.abc import Mapping
+
+from services.evaluator.bench import Runner
+from services.evaluator.runners import ranking, storytelling
+from services.evaluator.suites import blimp, blimp_supplement, entity_tracking
+from services.evaluator.suites import storytelling as storytelling_suite
+
+RUNNERS: Mapping[str, Runner] = {
+    blimp.NAME: ranking.run_blimp,
+    blimp_supplement.NAME: ranking.run_blimp_supplement,
+    entity_tracking.NAME: ranking.run_entity_tracking,
+    storytelling_suite.NAME: storytelling.run,
+}
