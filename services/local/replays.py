@@ -15,6 +15,8 @@ try:
 
     from services.student_trainer.checkpoints import CheckpointError
     from services.student_trainer.config import ConfigError, load
+    from services.student_trainer.corpus_errors import CorpusError
+    from services.student_trainer.folder_lock import FolderInUseError
     from services.student_trainer.interaction import StopRequestedError
     from services.student_trainer.progress import Progress
     from services.student_trainer.recorded_verdicts import ReplayError
@@ -55,7 +57,7 @@ def replay(run_dir: Path, to: Path | None) -> ReplayReport:
             done = train_again(RunFolder(folder), RunFolder(target), progress.update, lambda: interrupts.stopping)
     except StopRequestedError:
         raise CommandError("stopped; the state is saved, and the same command goes on", exit_code=130) from None
-    except (ReplayError, CheckpointError, ConfigError) as error:
+    except (ReplayError, CheckpointError, ConfigError, CorpusError, FolderInUseError, OSError) as error:
         raise CommandError(str(error), exit_code=1) from error
     return ReplayReport(
         run=folder.name,

@@ -1,6 +1,5 @@
 """`fabula runs`: a line for each run folder, whatever became of it. No torch."""
 
-import fcntl
 import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from services.local.run_files import RUN_FILE, Facts, Metrics, RunFiles
 from services.local.sessions import FILE as SESSIONS
 from services.local.sessions import Sessions
 from services.local.table import plain_table
-from services.student_trainer.folder_lock import TRAINER_LOCK
+from services.student_trainer.folder_lock import TRAINER_LOCK, is_locked
 
 LAST_UPDATES = 10  # as arXiv 2509.15714 averages
 TEACHER_WIDTH = 40  # of a column; the model's folder may be long
@@ -129,18 +128,6 @@ def label_words(checkpoint: str) -> int | None:
 def in_use(folder: Path) -> bool:
     """Whether a `fabula` command, a child of one that was killed, or a trainer holds the run."""
     return any(is_locked(folder / name) for name in (LOCK, TRAINER_LOCK))
-
-
-def is_locked(path: Path) -> bool:
-    """Whether somebody holds the lock file."""
-    try:
-        with path.open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
 
 
 def _teacher(files: RunFiles) -> str | None:

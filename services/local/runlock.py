@@ -1,6 +1,5 @@
 """One `fabula up` a run at a time, also while an earlier one's children are still ending."""
 
-import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from services.local.errors import CommandError
+from services.student_trainer.folder_lock import sign, try_lock
 
 WAIT_S = 60.0
 
@@ -39,7 +39,7 @@ class RunLock:
                 f"the run folder {self._path.parent} cannot be written: {error}; choose another place with --runs-dir"
             ) from error
         waited_s = 0.0
-        while not self._try():
+        while not try_lock(self._descriptor):
             holder = self._holder()
             if holder is not None or waited_s > WAIT_S:
                 who = f"process {holder}" if holder is not None else "processes of an `up` that was killed"
@@ -52,21 +52,13 @@ class RunLock:
                 self._say("An earlier `up` of this run was killed; its processes are still ending ...")
             self._sleep(0.5)
             waited_s += 0.5
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
+        sign(self._descriptor)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         os.close(self._descriptor)
-
-    def _try(self) -> bool:
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
 
     def _holder(self) -> int | None:
         """The `up` that holds the lock, none where that process is gone and only its children are left."""

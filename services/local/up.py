@@ -14,9 +14,9 @@ from services.local.evaluations import ReportWait
 from services.local.house import House, program, run_in_house
 from services.local.plan import RUN_FILE, Plan, Request, changes, make_plan, open_folder, read_plan, write_plan
 from services.local.precheck import check_teachers
-from services.local.run_list import is_locked, is_trained
+from services.local.run_list import is_trained
 from services.local.sessions import Sessions
-from services.student_trainer.folder_lock import TRAINER_LOCK
+from services.student_trainer.folder_lock import TRAINER_LOCK, is_locked
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One trainer a run folder: a lock that the system lets go of when the process ends, however it ends."""
+"""Lock files: the system lets go of a lock when its holder ends, however it ends. One trainer a run folder."""
 
 import fcntl
 import os
@@ -9,6 +9,34 @@ from typing import Self
 
 TRAINER_LOCK = "trainer.lock"
 TRIES, PAUSE_S = 10, 0.1  # `fabula runs` touches the lock for a moment when it looks
+
+
+def try_lock(descriptor: int) -> bool:
+    """Take the lock of an open file, for us alone; whether nobody else has it. It goes with the descriptor."""
+    return _flock(descriptor, fcntl.LOCK_EX)
+
+
+def sign(descriptor: int) -> None:
+    """Write into a lock file of ours who holds it."""
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether somebody holds the lock file; looking takes it for a moment, beside others who look."""
+    try:
+        with path.open("rb") as lock:
+            return not _flock(lock.fileno(), fcntl.LOCK_SH)
+    except FileNotFoundError:
+        return False
+
+
+def _flock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 class FolderInUseError(RuntimeError):
@@ -36,8 +64,7 @@ class FolderLock:
                 f"process {holder} trains in {self._path.parent} already; wait for it to end, stop it, or use another "
                 "run folder"
             )
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
+        sign(self._descriptor)
         return self
 
     def __exit__(
@@ -47,8 +74,4 @@ class FolderLock:
 
     def _try(self, again: int) -> bool:
         time.sleep(PAUSE_S if again else 0)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+        return try_lock(self._descriptor)

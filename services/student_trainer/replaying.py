@@ -11,6 +11,7 @@ import torch
 from fabula_proto import StepMetrics
 from services.student_trainer import checkpoints, config
 from services.student_trainer.files import write_atomically
+from services.student_trainer.folder_lock import TRAINER_LOCK, FolderLock
 from services.student_trainer.interaction import StopRequestedError, Watcher, interact
 from services.student_trainer.recorded_verdicts import RecordedVerdicts, ReplayError
 from services.student_trainer.records import StoryRow
@@ -52,8 +53,29 @@ def replay(
         StopRequestedError: `stop()` said so; the state is saved.
         CheckpointError: the start is missing or damaged.
         ConfigError: run.yaml cannot be read.
+        CorpusError: `interact.mixed` reads a corpus that is no longer there.
+        FolderInUseError: somebody trains in `to`.
+        OSError: `to` cannot be written.
     """
-    settings, start = _prepared(recorded, to)
+    settings, start = _settings_and_start(recorded)
+    written = config.dump(settings, to.run)
+    _check_place(recorded, to, written)
+    to.path.mkdir(parents=True, exist_ok=True)
+    with FolderLock(to.path):
+        _check_place(recorded, to, written)  # another replay may have come first
+        if not to.config.exists():
+            write_atomically(to.config, written)
+        return _train(recorded, to, settings, start, on_step, stop)
+
+
+def _train(
+    recorded: RunFolder,
+    to: RunFolder,
+    settings: RunSettings,
+    start: Path,
+    on_step: Callable[[StepMetrics, list[StoryRow]], None],
+    stop: Callable[[], bool],
+) -> Replay:
     queue = RecordedVerdicts(recorded.stories)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
@@ -78,8 +100,8 @@ def replay(
     )
 
 
-def _prepared(recorded: RunFolder, to: RunFolder) -> tuple[RunSettings, Path]:
-    """The settings of the replay, written to its run.yaml, and the checkpoint that it starts from."""
+def _settings_and_start(recorded: RunFolder) -> tuple[RunSettings, Path]:
+    """The settings of the replay, and the checkpoint that it starts from."""
     known = config.load(recorded.config)
     start = known.interact.start or checkpoints.pretrain_name(known.pretrain.word_budget)
     places = [path for path in (recorded.checkpoints / start, Path(start)) if checkpoints.is_complete(path)]
@@ -90,13 +112,17 @@ def _prepared(recorded: RunFolder, to: RunFolder) -> tuple[RunSettings, Path]:
     interaction = known.interact.model_copy(
         update={"start": str(places[0].resolve()), "guards": known.interact.guards.for_replay()}
     )
-    settings = known.model_copy(update={"interact": interaction})
-    written = config.dump(settings, to.run)
-    if not to.config.exists() and (not to.path.exists() or not any(to.path.iterdir())):
-        write_atomically(to.config, written)
-    elif not to.config.exists() or to.config.read_text(encoding="utf-8") != written:
+    return known.model_copy(update={"interact": interaction}), places[0]
+
+
+def _check_place(recorded: RunFolder, to: RunFolder, written: str) -> None:
+    """Refuse a folder that holds anything but this replay, whose run.yaml is `written`, or nothing."""
+    if to.config.exists():
+        ours = to.config.read_text(encoding="utf-8") == written
+    else:
+        ours = not to.path.exists() or all(path.name == TRAINER_LOCK for path in to.path.iterdir())
+    if not ours:
         raise ReplayError(f"{to.path} holds something else than a replay of {recorded.run}; choose another place")
-    return settings, places[0]
 
 
 def _float32(value: float) -> float:

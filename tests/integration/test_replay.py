@@ -1,6 +1,7 @@
 """`fabula replay`: the recorded updates again, without a teacher, to the same bytes."""
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -18,7 +19,10 @@ from fabula_proto import CriterionScore, ScoredBatch, Story, Verdict, VerdictSta
 from fabula_proto.streams import Streams
 from services.cli import main
 from services.local.replays import ReplayReport
+from services.student_trainer import config
+from services.student_trainer.folder_lock import FolderLock
 from services.student_trainer.interaction import StopRequestedError, Watcher, interact
+from services.student_trainer.learning_settings import MixedSettings
 from services.student_trainer.recorded_verdicts import RecordedVerdicts, ReplayError, recorded_verdict
 from services.student_trainer.records import StoryRow, write_stories_part
 from services.student_trainer.replaying import SameWeights, replay
@@ -213,6 +217,9 @@ def test_the_command(
     report = ReplayReport.from_json(capsys.readouterr().out)
     assert report.folder == str(tmp_path / "runs" / "r-replay")
     assert report.same_weights == {"chck_1k_rl_20": True, "chck_1k_rl_30": True}
+    with FolderLock(tmp_path / "runs" / "r-replay"):
+        assert fabula() == 1
+    assert f"process {os.getpid()} trains in {tmp_path / 'runs' / 'r-replay'} already" in capsys.readouterr().err
     manifest = run.checkpoints / "chck_1k_rl_30" / "manifest.json"
     facts = json.loads(manifest.read_text())
     facts["sha256"]["model.safetensors"] = "0" * 64
@@ -221,3 +228,9 @@ def test_the_command(
     assert "chck_1k_rl_30: OTHER weights" in capsys.readouterr().out
     assert fabula("--to", str(tmp_path / "runs" / "r")) == 1
     assert "choose another place" in capsys.readouterr().err
+    settings = config.load(run.config)
+    mixed = settings.interact.model_copy(update={"mixed": MixedSettings(batches_per_update=1)})
+    gone = settings.corpus.model_copy(update={"source": str(tmp_path / "gone.txt")})
+    run.config.write_text(config.dump(settings.model_copy(update={"interact": mixed, "corpus": gone}), run.run))
+    assert fabula("--to", str(tmp_path / "runs" / "mixed")) == 1
+    assert "gone.txt" in capsys.readouterr().err
