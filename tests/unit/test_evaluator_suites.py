@@ -112,6 +112,10 @@ def test_blimp_reports_fields_and_paradigms_and_writes_predictions() -> None:
     assert outcome.measures["paradigm/article_a_an"].n == 10
     first = json.loads(outcome.files["predictions.json"])["article_a_an"]["predictions"][0]
     assert first["id"] == "article_a_an_0"
+    choices = json.loads(outcome.files["choices.json"])
+    assert {uid: choices[uid] for uid in PARADIGMS} == {
+        uid: [0 if field == "agreement" else 1] * 10 for uid, (field, _) in PARADIGMS.items()
+    }
 
 
 TEACHER = TeacherIdentity(

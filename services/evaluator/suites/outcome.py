@@ -12,6 +12,8 @@ from services.evaluator.items import Item, ItemSet, chosen, is_tie
 from services.evaluator.statistics import Estimate, Tally, macro_accuracy, pooled
 
 ACCURACY = "accuracy"
+CHOICES_FILE = "choices.json"
+TIES_FILE = "ties.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +59,18 @@ class Ranking:
             rows.append({"id": f"{item.uid}_{len(rows)}", "pred": item.candidates[choice].completion})
         return by_uid
 
+    def chosen_by_paradigm(self) -> dict[str, list[int]]:
+        """Paradigm -> index of the candidate chosen, item by item; 0 is right."""
+        uids = grouped([item.uid for item in self.items])
+        return {uid: [self.choices[i] for i in indices] for uid, indices in uids.items()}
+
     def files(self) -> dict[str, str]:
-        """The pipeline's predictions.json, and how many ties there were."""
-        return {"predictions.json": as_json(self.predictions()), "ties.json": as_json({"ties": self.ties})}
+        """The pipeline's predictions.json, the choices as indices, and how many ties there were."""
+        return {
+            "predictions.json": as_json(self.predictions()),
+            CHOICES_FILE: as_json(self.chosen_by_paradigm()),
+            TIES_FILE: as_json({"ties": self.ties}),
+        }
 
 
 def rank(item_set: ItemSet, scorer: Scorer, done: ItemsDone) -> Ranking:
