@@ -178,7 +178,7 @@ def evaluate(
     Exit status 1 where a suite failed; one without data is skipped.
     """
     from services.local import evaluating
-    from services.local.plan import checked_eval_data, checked_teacher, chosen_teacher
+    from services.local.choices import checked_eval_data, checked_teacher, chosen_teacher
 
     if teacher is not None and teacher_url is not None:
         raise CommandError("--teacher starts a teacher and --teacher-url asks a running one; give one of them")
@@ -196,8 +196,8 @@ def evaluate(
 @app.command()
 def doctor(runs_dir: RunsDir = Path("runs"), teacher: Teacher = None) -> None:
     """Say what this machine has and lacks, with the cure for each. Exits 1 when the default loop cannot run."""
+    from services.local.choices import chosen_teacher
     from services.local.doctor import doctor as run_doctor
-    from services.local.plan import chosen_teacher
 
     raise typer.Exit(run_doctor(runs_dir, chosen_teacher(teacher), _console()))
 

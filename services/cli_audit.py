@@ -39,7 +39,7 @@ def audit(
 
     from services.local import http
     from services.local.auditing import run_audit
-    from services.local.plan import chosen_teacher
+    from services.local.choices import chosen_teacher
     from services.teacher.audit import markdown, table
 
     side = chosen_teacher(teacher) if url is None else http.checked_url(url)

@@ -119,7 +119,7 @@ def calibrate(
     if teacher is not None and url is not None:
         raise CommandError("--teacher judges here and --url asks a running teacher; give one of them")
     from services.local import agreement_tables, calibrating, http
-    from services.local.plan import chosen_teacher
+    from services.local.choices import chosen_teacher
 
     side = chosen_teacher(teacher) if url is None else http.checked_url(url)
     found = calibrating.calibrate(side, ratings, split.value, leave_out or (), pair or (), _stderr())

@@ -3,17 +3,15 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from fabula_proto import EvaluationReport, Measure, SuiteResult
-from services.local import table
 from services.local.card_facts import Kept, RunFacts, read_facts
+from services.local.card_scores import results, scores
 from services.local.card_text import inline, markdown_table, model_place, place, rows_table, said
 from services.local.errors import CommandError
 from services.local.run_command import BLOCKS, run_command
-from services.local.summary import CRITERION
 from services.student_trainer.settings import GRAMMAR, InteractSettings
 
 try:
-    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+    from huggingface_hub import ModelCard, ModelCardData
 except ImportError as error:
     raise CommandError(f"this needs {error.name}; install it with: pip install 'fabula[trainer]'") from error
 
@@ -78,26 +76,8 @@ def _metadata(facts: RunFacts, checkpoint: Kept) -> ModelCardData:
         tags=tags,
         datasets=[source.removeprefix("hf:")] if facts.read_corpus and source.startswith("hf:") else None,
         model_name=facts.run,
-        eval_results=list(_results(checkpoint.report)) or None,
+        eval_results=list(results(checkpoint.report)) or None,
     )
-
-
-def _results(report: EvaluationReport | None) -> Iterator[EvalResult]:
-    for suite in _measured(report):
-        headline = suite.measures[suite.headline or ""]
-        yield EvalResult(
-            task_type="text-generation",
-            dataset_type=suite.suite,
-            dataset_name=f"{suite.suite} ({place(suite.source)})",
-            metric_type=suite.unit or "value",
-            metric_name=suite.headline,
-            metric_value=headline.value,
-            metric_args={"low_95": headline.low, "high_95": headline.high, "items": headline.n},
-        )
-
-
-def _measured(report: EvaluationReport | None) -> list[SuiteResult]:
-    return [suite for suite in report.suites if suite.status == "ok"] if report is not None else []
 
 
 def _body(facts: RunFacts, checkpoint: Kept, repository: str, revision: str) -> Iterator[str]:
@@ -107,7 +87,7 @@ def _body(facts: RunFacts, checkpoint: Kept, repository: str, revision: str) -> 
     yield "## Student and pretraining\n\n" + rows_table(dict(_student(facts, checkpoint)))
     if any(kept.learned for kept in facts.kept):
         yield "## Learning from a teacher\n\n" + "\n\n".join(_interaction(facts))
-    yield "## Scores\n\n" + "\n\n".join(_scores(facts, checkpoint))
+    yield "## Scores\n\n" + "\n\n".join(scores(facts, checkpoint))
     yield "## Not measured\n\n" + "\n".join(f"- {line}" for line in _unmeasured(facts, checkpoint))
     yield f"## The run again\n\n```sh\n{run_command(facts)}\n```"
 
@@ -214,40 +194,6 @@ def _interaction(facts: RunFacts) -> Iterator[str]:
         yield "Alarms of the guards:\n\n" + "\n".join(alarms)
     elif watched:
         yield "The guards raised no alarm."
-
-
-def _scores(facts: RunFacts, checkpoint: Kept) -> Iterator[str]:
-    columns = [one for one in (facts.start, checkpoint) if one is not None and one.report is not None]
-    columns = [one for place, one in enumerate(columns) if one not in columns[:place]]
-    if not columns:
-        yield "None: no report of the evaluator lies in the run's folder."
-        return
-    suites = {suite.suite: suite for one in columns for suite in _measured(one.report)}
-    rows = [
-        (title, *(_cell(one.report, suite.suite, key) for one in columns))
-        for suite in suites.values()
-        for key, title in _parts(suite)
-    ]
-    yield markdown_table(("", *(f"`{one.name}`" for one in columns)), rows)
-    yield "In brackets 95 % bootstrap intervals over items; in parentheses the number of items."
-
-
-def _parts(suite: SuiteResult) -> Iterator[tuple[str, str]]:
-    """The measures that are shown: the headline, and the rubric's criteria."""
-    yield suite.headline or "", f"{suite.suite}, {suite.unit or suite.headline} ({place(suite.source)})"
-    for key in suite.measures:
-        if key.startswith(CRITERION):
-            yield key, f"{suite.suite}, {key.removeprefix(CRITERION)}"
-
-
-def _cell(report: EvaluationReport | None, name: str, key: str) -> str:
-    suite = next((one for one in _measured(report) if one.suite == name), None)
-    measure: Measure | None = suite.measures.get(key) if suite is not None else None
-    if measure is None:
-        return "-"
-    _, scale, digits = table.suite_titles(name)
-    value, low, high = (f"{number * scale:.{digits}f}" for number in (measure.value, measure.low, measure.high))
-    return f"{value}{' %' if scale == 100 else ''} [{low}, {high}] ({measure.n:,})"
 
 
 def _unmeasured(facts: RunFacts, checkpoint: Kept) -> Iterator[str]:

@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from services.local.choices import DEFAULT_TEACHER, checked_eval_data, checked_teacher, chosen_teacher
 from services.local.errors import CommandError
 from services.student_trainer import config
 from services.student_trainer.files import write_atomically
@@ -17,7 +17,6 @@ from services.student_trainer.settings import GRAMMAR, RunSettings
 from services.student_trainer.student_errors import StudentError
 
 DEFAULT_PRESET = "laptop"
-DEFAULT_TEACHER = "rules:"
 RUN_FILE = "run.yaml"
 UP_FILE = "up.json"
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -183,60 +182,6 @@ def _settings(request: Request, base: Mapping[str, Any] | None = None) -> RunSet
         )
     data["corpus"] = {**data["corpus"], "source": str(path)}
     return config.parse(data)
-
-
-def chosen_teacher(said: str | None) -> str:
-    """The teacher asked for, else FABULA_TEACHER, else the one without weights."""
-    return said or os.environ.get("FABULA_TEACHER") or DEFAULT_TEACHER
-
-
-def checked_teacher(teacher: str) -> str:
-    """`teacher` in full; a folder becomes an absolute path. A name of the teachers file stays a name.
-
-    Raises:
-        CommandError: there is no such teacher.
-    """
-    # Imported here: the teacher's settings read the environment, which most commands have no use for.
-    from services.teacher.roster import read_roster
-    from services.teacher.settings import TeacherSettings
-    from services.teacher.spec import BACKENDS, parse_judge
-
-    try:
-        if os.environ.get("FABULA_TEACHERS_FILE") and teacher.partition(":")[0] not in BACKENDS:
-            read_roster(TeacherSettings(teacher=teacher))
-            return teacher
-        target = parse_judge(teacher)
-    except ValueError as error:
-        raise CommandError(str(error)) from error
-    if target.url is not None:
-        return str(target)
-    path = Path(target.model).expanduser() if target.model else None
-    # A folder means the same folder wherever the run is continued from; anything else is a name on the hub.
-    return f"{target.backend}:{path.resolve() if path is not None and path.is_dir() else target.model or ''}"
-
-
-def checked_eval_data(folder: Path | None) -> Path | None:
-    """`folder` as an absolute path.
-
-    Raises:
-        CommandError: it is not a folder, or holds no evaluation data.
-    """
-    from services.evaluator.adapters.eval_data import check_folder
-    from services.evaluator.errors import EvaluatorError
-
-    if folder is None:
-        return None
-    path = folder.expanduser().resolve()
-    if not path.is_dir():
-        raise CommandError(
-            f"the evaluation data {folder} is not a folder (looked for {path}); give one in the BabyLM 2025 "
-            "`evaluation_data` layout, or leave it out for generated items"
-        )
-    try:
-        check_folder(path)
-    except EvaluatorError as error:
-        raise CommandError(str(error)) from error
-    return path
 
 
 def _identity(settings: RunSettings, teacher: str, eval_data: Path | None) -> str:

@@ -11,7 +11,8 @@ from fabula_proto import Alarm, CanaryCheck, HeldOutCheck, TeacherIdentity, Watc
 from services.student_trainer import config
 from services.student_trainer.guard_settings import GuardsSettings
 from services.student_trainer.guards.guards import read_history
-from services.student_trainer.guards.rules import Seen, raised
+from services.student_trainer.guards.readings import Seen
+from services.student_trainer.guards.rules import raised
 from tests.evaluator_runs import step_metrics
 
 RULES = TeacherIdentity(

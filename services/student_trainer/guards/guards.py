@@ -17,7 +17,8 @@ from services.student_trainer.guard_settings import GuardsSettings
 from services.student_trainer.guards import held_out
 from services.student_trainer.guards.canaries import judged, load_canaries
 from services.student_trainer.guards.measures import distinct_share, line, repetition
-from services.student_trainer.guards.rules import Seen, raised
+from services.student_trainer.guards.readings import Seen
+from services.student_trainer.guards.rules import raised
 from services.student_trainer.records import StoryRow
 from services.student_trainer.rewards import usable_reward
 from services.student_trainer.run_folder import RunFolder
