@@ -94,7 +94,7 @@ def _add_probes(app: FastAPI, settings: EvaluatorSettings, worker: QueueWorker |
             version=app.version,
             worker_name=settings.worker,
             runs_dir=str(settings.runs_dir),
-            suites=settings.suites,
+            suites=settings.chosen_suites,
             eval_data=SOURCE if settings.eval_data is None else str(settings.eval_data),
             teacher_url=settings.teacher_url,
             queue=None if worker is None else worker.info(),

@@ -6,27 +6,46 @@ from dataclasses import dataclass, field
 
 import torch
 
-from fabula_proto import EvaluationReport, SuiteResult
+from fabula_proto import EvaluationReport, SampleStory, SuiteResult
+from services.evaluator.adapters import digests
 from services.evaluator.adapters.checkpoint import load_checkpoint
-from services.evaluator.adapters.reports import write_evaluation
+from services.evaluator.adapters.reports import write_report
 from services.evaluator.adapters.run_config import read_run_config
+from services.evaluator.adapters.suite_records import SuiteRecord, read_records, remove_leftovers, write_record
+from services.evaluator.adapters.teacher_client import TeacherClient
 from services.evaluator.bench import Bench
 from services.evaluator.engine import LogProbabilityEngine
-from services.evaluator.errors import AbandonedError, EvaluatorError, MissingDataError
+from services.evaluator.errors import AbandonedError, CheckpointError, EvaluatorError, MissingDataError
 from services.evaluator.generated import SOURCE
 from services.evaluator.progress import Progress, Watch, unwatched
 from services.evaluator.request import EvaluationRequest
 from services.evaluator.runners import RUNNERS
-from services.evaluator.settings import EvaluatorSettings
+from services.evaluator.settings import SUITES, EvaluatorSettings
 from services.evaluator.suites import storytelling
-from services.evaluator.suites.outcome import SuiteOutcome
 
 
 @dataclass(slots=True)
-class _Results:
-    suites: list[SuiteResult] = field(default_factory=list)
-    files: dict[str, dict[str, str]] = field(default_factory=dict)
-    outcomes: list[SuiteOutcome] = field(default_factory=list)
+class _Work:
+    """One evaluation under way: what is asked, what is known already, what came out."""
+
+    request: EvaluationRequest
+    settings: EvaluatorSettings
+    watch: Watch
+    checkpoint_digest: str
+    suite_digests: dict[str, str]
+    records: dict[str, SuiteRecord]
+    failed: dict[str, SuiteResult] = field(default_factory=dict)
+    bench: Bench | None = None
+
+    def loaded(self) -> Bench:
+        """The checkpoint, loaded when the first suite needs it."""
+        if self.bench is None:
+            self.watch(Progress("loading", 0, 1))
+            checkpoint = load_checkpoint(self.request.path, self.settings.device)
+            engine = LogProbabilityEngine(checkpoint.model, checkpoint.tokenizer, self.settings.token_budget)
+            run = read_run_config(self.request.run_folder)
+            self.bench = Bench(self.settings, self.request, run, checkpoint, engine, self.watch)
+        return self.bench
 
 
 def evaluate_checkpoint(
@@ -34,13 +53,14 @@ def evaluate_checkpoint(
 ) -> EvaluationReport:
     """Measure `request.path` and write `request.output`.
 
-    A suite that cannot be measured is `failed` or `skipped` with its reason, and the others go on. Nothing is written
-    before everything is measured.
+    A suite that cannot be measured is `failed` or `skipped` with its reason, and the others go on. A finished suite is
+    kept on disk at once: where the same is asked of the same checkpoint again, it is taken from there. Suites that
+    were measured before and are not asked for now stay in the report as long as the checkpoint is the same.
 
     Args:
         request: Which checkpoint, and where the report goes.
         settings: What is measured, and with what.
-        progress: Called often; whatever it raises ends the evaluation with nothing written (AbandonedError).
+        progress: Called often; whatever it raises ends the evaluation with no report written (AbandonedError).
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded; `failed_report` says so as a report.
@@ -50,73 +70,63 @@ def evaluate_checkpoint(
     start = time.monotonic()
     # Half the CPUs by default: a trainer and a teacher want theirs, and threads that wait for each other spin.
     torch.set_num_threads(settings.torch_threads or max(1, (os.cpu_count() or 1) // 2))
-    progress(Progress("loading", 0, 1))
-    checkpoint = load_checkpoint(request.path, settings.device)
-    engine = LogProbabilityEngine(checkpoint.model, checkpoint.tokenizer, settings.token_budget)
-    bench = Bench(settings, request, read_run_config(request.run_folder), checkpoint, engine, progress)
-    results = _Results()
-    for suite in settings.suites:
-        _measure(suite, bench, results)
-    report = _report(request, settings, tuple(results.suites), results.outcomes, time.monotonic() - start)
-    write_evaluation(request.output, report, results.files)
+    work = _begin(request, settings, progress)
+    for suite in settings.chosen_suites:
+        if request.again or not _is_finished(work, suite):
+            _measure(work, suite)
+    results = {name: record.result for name, record in work.records.items()} | work.failed
+    stories = [story for name in results if name in work.records for story in work.records[name].stories]
+    report = _report(request, settings, results, tuple(stories), time.monotonic() - start)
+    write_report(request.output, report)
     return report
 
 
 def failed_report(request: EvaluationRequest, settings: EvaluatorSettings, reason: str) -> EvaluationReport:
     """Write and return a report in which every suite failed for one reason, such as a damaged checkpoint."""
-    suites = tuple(SuiteResult(suite=suite, status="failed", source="none", reason=reason) for suite in settings.suites)
-    report = _report(request, settings, suites, [], 0.0)
-    write_evaluation(request.output, report, {})
+    results = {
+        suite: SuiteResult(suite=suite, status="failed", source="none", reason=reason)
+        for suite in settings.chosen_suites
+    }
+    report = _report(request, settings, results, (), 0.0)
+    write_report(request.output, report)
     return report
 
 
-def _report(
-    request: EvaluationRequest,
-    settings: EvaluatorSettings,
-    suites: tuple[SuiteResult, ...],
-    outcomes: list[SuiteOutcome],
-    seconds: float,
-) -> EvaluationReport:
-    return EvaluationReport(
-        run=request.run,
-        checkpoint=request.checkpoint,
-        path=str(request.path),
-        stage=request.stage,
-        pretraining_words=request.pretraining_words,
-        interaction_words=request.interaction_words,
-        suites=suites,
-        stories=tuple(story for outcome in outcomes for story in outcome.stories),
-        seconds=seconds,
-        worker=settings.worker,
-    )
+def _begin(request: EvaluationRequest, settings: EvaluatorSettings, progress: Watch) -> _Work:
+    """What is on disk already, and the digests that say whether it still holds."""
+    try:
+        checkpoint = digests.checkpoint_digest(request.path)
+    except OSError as error:
+        raise CheckpointError(f"{request.path} cannot be read: {error}; give the folder of a checkpoint") from error
+    data, run = digests.data_digest(settings.eval_data), read_run_config(request.run_folder)
+    teacher = None
+    if settings.teacher_url is not None and storytelling.NAME in settings.chosen_suites:
+        with TeacherClient(settings.teacher_url, timeout_s=settings.teacher_timeout_s) as client:
+            teacher = client.identity()
+    suite_digests = {
+        suite: digests.suite_digest(suite, settings, run, checkpoint, data, teacher)
+        for suite in settings.chosen_suites
+        if suite != storytelling.NAME or teacher is not None
+    }
+    remove_leftovers(request.output)
+    records = read_records(request.output)
+    kept = {name: record for name, record in records.items() if record.checkpoint_digest == checkpoint}
+    return _Work(request, settings, progress, checkpoint, suite_digests, kept)
 
 
-def _measure(suite: str, bench: Bench, results: _Results) -> None:
+def _is_finished(work: _Work, suite: str) -> bool:
+    record = work.records.get(suite)
+    return record is not None and record.digest == work.suite_digests.get(suite)
+
+
+def _measure(work: _Work, suite: str) -> None:
     """Run one suite and note its result, whatever becomes of it."""
-    start = time.monotonic()
+    bench, start = work.loaded(), time.monotonic()
     bench.watch(Progress(suite, 0, 1))
-    folder = bench.settings.eval_data
-    source = str(folder) if folder is not None and suite != storytelling.NAME else SOURCE
     try:
         measured = RUNNERS[suite](bench)
-    except AbandonedError:
-        raise
-    except EvaluatorError as error:
-        results.suites.append(
-            SuiteResult(
-                suite=suite,
-                status="skipped" if isinstance(error, MissingDataError) else "failed",
-                source=source,
-                reason=str(error),
-                seconds=time.monotonic() - start,
-            )
-        )
-        return
-    outcome = measured.outcome
-    results.outcomes.append(outcome)
-    results.files[suite] = outcome.files
-    results.suites.append(
-        SuiteResult(
+        outcome = measured.outcome
+        result = SuiteResult(
             suite=suite,
             status="ok",
             source=outcome.source,
@@ -128,4 +138,41 @@ def _measure(suite: str, bench: Bench, results: _Results) -> None:
             teacher=outcome.teacher,
             results_path=measured.results_path,
         )
+        digest = work.suite_digests.get(suite, "")
+        record = SuiteRecord(
+            checkpoint_digest=work.checkpoint_digest, digest=digest, result=result, stories=outcome.stories
+        )
+        write_record(work.request.output, record, outcome.files)
+        work.records[suite] = record
+    except AbandonedError:
+        raise
+    except EvaluatorError as error:
+        folder = work.settings.eval_data
+        work.failed[suite] = SuiteResult(
+            suite=suite,
+            status="skipped" if isinstance(error, MissingDataError) else "failed",
+            source=str(folder) if folder is not None and suite != storytelling.NAME else SOURCE,
+            reason=str(error),
+            seconds=time.monotonic() - start,
+        )
+
+
+def _report(
+    request: EvaluationRequest,
+    settings: EvaluatorSettings,
+    results: dict[str, SuiteResult],
+    stories: tuple[SampleStory, ...],
+    seconds: float,
+) -> EvaluationReport:
+    return EvaluationReport(
+        run=request.run,
+        checkpoint=request.checkpoint,
+        path=str(request.path),
+        stage=request.stage,
+        pretraining_words=request.pretraining_words,
+        interaction_words=request.interaction_words,
+        suites=tuple(results[suite] for suite in SUITES if suite in results),
+        stories=stories,
+        seconds=seconds,
+        worker=settings.worker,
     )

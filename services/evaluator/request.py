@@ -36,6 +36,7 @@ class EvaluationRequest(Message):
     interaction_words: int = Field(default=0, ge=0)
     run_folder: Path | None = Field(default=None, description="Folder whose run.yaml says prompt and stories.")
     output: Path = Field(description="Folder for report.json and the suites' predictions.")
+    again: bool = Field(default=False, description="Measure finished suites anew.")
 
     @classmethod
     def from_ready(cls, ready: CheckpointReady, runs_dir: Path) -> Self:

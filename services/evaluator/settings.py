@@ -10,6 +10,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "FABULA_EVALUATOR_"
 SUITES = ("blimp", "blimp_supplement", "entity_tracking", "storytelling")
+WITHOUT_DATA = ("blimp", "entity_tracking", "storytelling")  # these have generated items, or need none
+ONLY_BY_NAME = ("glue",)  # hours of fine-tuning
+ALIASES = {"supplement": "blimp_supplement", "entity": "entity_tracking", "stories": "storytelling"}
 DEFAULT_PROMPT = "Let me tell you a long, magical tale. Once upon a time, in a faraway land,"
 DEFAULT_STORIES = 200
 DEFAULT_NEW_TOKENS = 90
@@ -46,7 +49,12 @@ class EvaluatorSettings(BaseSettings):
         validation_alias=_shared("EVAL_DATA"),
         description="Folder in the BabyLM 2025 evaluation_data layout; none means generated items.",
     )
-    suites: tuple[str, ...] = Field(default=SUITES, min_length=1, description="What is measured, in this order.")
+    suites: tuple[str, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="What is measured. None: all that needs no fine-tuning; without evaluation data, what has items of "
+        "our own.",
+    )
     worker: str = Field(default_factory=default_worker_name, min_length=1, description="Name in the consumer group.")
 
     seed: int = Field(default=42, ge=0, description="Of generated items, written stories and bootstrap samples.")
@@ -72,9 +80,19 @@ class EvaluatorSettings(BaseSettings):
         # `FABULA_REDIS_URL=` in a compose file means "none".
         return None if value == "" else value
 
+    @property
+    def chosen_suites(self) -> tuple[str, ...]:
+        """The suites to be measured, in this order."""
+        if self.suites is not None:
+            return self.suites
+        return WITHOUT_DATA if self.eval_data is None else tuple(s for s in SUITES if s not in ONLY_BY_NAME)
+
     @field_validator("suites")
     @classmethod
-    def _suites_are_known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _suites_are_known(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value is None:
+            return None
+        value = tuple(ALIASES.get(name, name) for name in value)
         unknown = sorted(set(value) - set(SUITES))
         if unknown:
             raise ValueError(f"unknown suites {unknown}; known are {', '.join(SUITES)}")

@@ -1,6 +1,8 @@
 """One checkpoint measured from end to end: real model, real files, a real teacher behind a real socket."""
 
 import json
+import os
+import resource
 import shutil
 from pathlib import Path
 
@@ -44,7 +46,6 @@ def test_a_checkpoint_is_measured_on_generated_items_and_by_a_teacher(checkpoint
     by_name = suites(report)
     assert {name: s.status for name, s in by_name.items()} == {
         "blimp": "ok",
-        "blimp_supplement": "skipped",
         "entity_tracking": "ok",
         "storytelling": "ok",
     }
@@ -93,14 +94,71 @@ def test_a_wrong_folder_fails_what_needed_it(checkpoint: Path, tmp_path: Path) -
     assert "--teacher-url" in (stories.reason or "")
 
 
-def test_stopping_writes_nothing(checkpoint: Path, tmp_path: Path) -> None:
+def test_stopping_keeps_the_finished_suites_and_nothing_half_done(checkpoint: Path, tmp_path: Path) -> None:
     def stop(progress: Progress) -> None:
-        if progress.suite == "entity_tracking":
+        if progress.suite == "entity_tracking" and progress.done:
             raise AbandonedError("stopping")
 
+    request, given = EvaluationRequest.from_folder(checkpoint, tmp_path / "out"), settings(suites=["blimp", "entity"])
     with pytest.raises(AbandonedError):
-        evaluate_checkpoint(EvaluationRequest.from_folder(checkpoint, tmp_path / "out"), settings(), stop)
-    assert not (tmp_path / "out").exists()
+        evaluate_checkpoint(request, given, stop)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["blimp"]
+    seen: list[str] = []
+    report = evaluate_checkpoint(request, given, lambda progress: seen.append(progress.suite))
+    assert "blimp" not in seen
+    assert [(s.suite, s.status) for s in report.suites] == [("blimp", "ok"), ("entity_tracking", "ok")]
+    seen.clear()
+    assert suites(evaluate_checkpoint(request, given, lambda p: seen.append(p.suite))) == suites(report)
+    assert seen == []
+    again = request.model_copy(update={"again": True})
+    evaluate_checkpoint(again, settings(suites=["blimp"]), lambda p: seen.append(p.suite))
+    assert {"loading", "blimp"} == set(seen)
+
+
+def test_a_suite_is_measured_again_where_something_it_depends_on_changed(checkpoint: Path, tmp_path: Path) -> None:
+    request, seen = EvaluationRequest.from_folder(checkpoint, tmp_path / "out"), set[str]()
+
+    def measured(**given: object) -> set[str]:
+        seen.clear()
+        evaluate_checkpoint(request, settings(**given), lambda progress: seen.add(progress.suite))
+        return seen - {"loading"}
+
+    assert measured(suites=["blimp"], seed=1) == {"blimp"}
+    assert measured(suites=["blimp"], seed=1, stories=3, worker="another") == set()
+    assert measured(suites=["blimp"], seed=2) == {"blimp"}
+    with teacher(WordJudge()) as client:
+        stories = {"teacher_url": str(client.base_url), "stories": 4, "max_new_tokens": 8, "seed": 2}
+        assert measured(suites=["storytelling"], **stories) == {"storytelling"}
+    with teacher(WordJudge()) as client:  # another address, the same teacher
+        assert measured(suites=["storytelling"], **stories | {"teacher_url": str(client.base_url)}) == set()
+    report = EvaluationReport.from_json((tmp_path / "out" / "report.json").read_bytes())
+    assert [s.suite for s in report.suites] == ["blimp", "storytelling"]  # what is not asked for now stays
+    assert len(report.stories) == 4
+    config = checkpoint / "config.json"
+    os.utime(config)
+    assert measured(suites=["storytelling"]) == {"storytelling"}
+    assert [s.suite for s in evaluate_checkpoint(request, settings(suites=["blimp"])).suites] == ["blimp"]
+
+
+def test_results_that_cannot_be_written_fail_their_suite_and_leave_nothing_half_done(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    """A limit on the size of files stands in for a disk that is full."""
+    given = settings(suites=["blimp", "entity"])
+    evaluate_checkpoint(EvaluationRequest.from_folder(checkpoint, tmp_path / "whole"), given)
+    sizes = {p.relative_to(tmp_path / "whole"): p.stat().st_size for p in (tmp_path / "whole").rglob("*.json")}
+    largest = max(sizes, key=lambda path: sizes[path])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (sizes[largest] - 1, hard))
+    try:
+        report = evaluate_checkpoint(EvaluationRequest.from_folder(checkpoint, tmp_path / "out"), given)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    failed = [suite for suite in report.suites if suite.status == "failed"]
+    assert [suite.suite for suite in failed] == [largest.parts[0]]
+    assert "cannot be written" in (failed[0].reason or "")
+    left = {path.relative_to(tmp_path / "out").parts[0] for path in (tmp_path / "out").iterdir()}
+    assert left == {"report.json", "blimp", "entity_tracking"} - {largest.parts[0]}
 
 
 def test_items_longer_than_the_context_fail_their_suite_or_are_said_to_be_left_out(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
-"""Writes an evaluation: predictions first, report.json last; each file whole or not at all."""
+"""Writes an evaluation's report.json, whole or not at all; it comes after the suites' own folders."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 from fabula_proto import EvaluationReport
@@ -10,16 +9,13 @@ from services.evaluator.errors import EvaluatorError
 REPORT = "report.json"
 
 
-def write_evaluation(folder: Path, report: EvaluationReport, files: Mapping[str, Mapping[str, str]]) -> Path:
-    """Write `<folder>/<suite>/<name>` for each of `files` (suite -> path -> text), then `<folder>/report.json`.
+def write_report(folder: Path, report: EvaluationReport) -> Path:
+    """Write `<folder>/report.json`.
 
     Raises:
         EvaluatorError: the folder cannot be written.
     """
     try:
-        for suite, contents in files.items():
-            for name, text in contents.items():
-                _write(folder / suite / name, text)
         _write(folder / REPORT, report.model_dump_json(indent=2) + "\n")
     except OSError as error:
         raise EvaluatorError(

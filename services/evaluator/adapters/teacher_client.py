@@ -56,6 +56,14 @@ class TeacherClient:
         """Let the connection go."""
         self._http.close()
 
+    def identity(self) -> TeacherIdentity | None:
+        """Who judges there now; none where nobody answers, or no teacher of ours."""
+        try:
+            answer = self._http.get(f"{self._url}/info")
+            return TeacherIdentity.model_validate(answer.raise_for_status().json()["identity"])
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError):
+            return None
+
     def judge(self, stories: Sequence[Story]) -> ScoreResponse:
         """One verdict a story, in order.
 
