@@ -51,6 +51,23 @@ def percentile_interval(replicates: FloatArray, confidence: float = CONFIDENCE) 
     return float(low), float(high)
 
 
+def resampled_means(sample: FloatArray, rng: np.random.Generator, resamples: int = RESAMPLES) -> FloatArray:
+    """Means (shape: resamples) of as many draws of n items with replacement; `sample` has shape n.
+
+    Raises:
+        ValueError: there are no items.
+    """
+    if sample.size == 0:
+        raise ValueError("a mean over 0 values has no meaning; give at least one")
+    rows = max(1, _INDICES_AT_ONCE // sample.size)
+    return np.concatenate(
+        [
+            sample[rng.integers(0, sample.size, size=(min(rows, resamples - start), sample.size))].mean(axis=1)
+            for start in range(0, resamples, rows)
+        ]
+    )
+
+
 def mean_interval(values: Sequence[float], seed: int, resamples: int = RESAMPLES) -> Estimate:
     """Mean of `values` (length n >= 1) with its interval.
 
@@ -58,17 +75,7 @@ def mean_interval(values: Sequence[float], seed: int, resamples: int = RESAMPLES
         ValueError: there are no values.
     """
     sample = np.asarray(values, dtype=np.float64)
-    if sample.size == 0:
-        raise ValueError("a mean over 0 values has no meaning; give at least one")
-    rng = np.random.default_rng(seed)
-    rows = max(1, _INDICES_AT_ONCE // sample.size)
-    replicates = np.concatenate(
-        [
-            sample[rng.integers(0, sample.size, size=(min(rows, resamples - start), sample.size))].mean(axis=1)
-            for start in range(0, resamples, rows)
-        ]
-    )
-    low, high = percentile_interval(replicates)
+    low, high = percentile_interval(resampled_means(sample, np.random.default_rng(seed), resamples))
     return Estimate(float(sample.mean()), low, high, int(sample.size))
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from fabula_proto import Measure, SampleStory, TeacherIdentity
 from services.evaluator.batching import grouped
+from services.evaluator.comparison import CHOICES_FILE
 from services.evaluator.engine import ItemsDone, Scorer
 from services.evaluator.items import Item, ItemSet, chosen, is_tie
 from services.evaluator.statistics import Estimate, Tally, macro_accuracy, pooled
 
 ACCURACY = "accuracy"
-CHOICES_FILE = "choices.json"
 TIES_FILE = "ties.json"
 
 
