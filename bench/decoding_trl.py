@@ -32,6 +32,23 @@ def word_tokenizer(vocabulary: int) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="w0", pad_token="w1", eos_token="w2")  # noqa: S106
 
 
+def paper_generate(trainer: Any, prompts: list[Any], tokens: int) -> Any:
+    """Prompts and stories as arXiv 2509.15714 has them written, `tokens` at most."""
+    import torch
+
+    with torch.no_grad():
+        return trainer.generate(
+            prompts,
+            max_new_tokens=tokens,
+            min_length=-1,
+            top_k=0,
+            top_p=1.0,
+            do_sample=True,
+            num_beams=1,
+            pad_token_id=trainer.tokenizer.eos_token_id,
+        )
+
+
 def main() -> None:
     """Decode once for each line of standard input, and print a line with the times."""
     import torch
@@ -51,18 +68,7 @@ def main() -> None:
     prompt = torch.tensor(task["prompt"])
 
     def write() -> int:
-        with torch.no_grad():
-            texts = trainer.generate(
-                [prompt] * stories,
-                max_new_tokens=task["tokens"],
-                min_length=-1,
-                top_k=0,
-                top_p=1.0,
-                do_sample=True,
-                num_beams=1,
-                pad_token_id=tokenizer.eos_token_id,
-            )
-        return sum(len(text) - len(prompt) for text in texts)
+        return sum(len(text) - len(prompt) for text in paper_generate(trainer, [prompt] * stories, task["tokens"]))
 
     for _ in sys.stdin:
         print(json.dumps(timed(write)._asdict()), flush=True)

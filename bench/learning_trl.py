@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from decoding_trl import word_tokenizer  # type: ignore[import-not-found,unused-ignore]
+from decoding_trl import paper_generate, word_tokenizer  # type: ignore[import-not-found,unused-ignore]
 
 
 def trainer_of(task: dict[str, Any]) -> Any:
@@ -38,24 +38,11 @@ def main() -> None:
     batch = torch.load(task["batch"])
     queries, responses, scores = ([*batch[name]] for name in ("queries", "responses", "scores"))
 
-    def write() -> None:
-        with torch.no_grad():
-            trainer.generate(
-                queries,
-                max_new_tokens=task["tokens"],
-                min_length=-1,
-                top_k=0,
-                top_p=1.0,
-                do_sample=True,
-                num_beams=1,
-                pad_token_id=trainer.tokenizer.eos_token_id,
-            )
-
     for line in sys.stdin:
         order, *rest = line.split()
         wall, cpu = time.perf_counter(), time.process_time()
         if order == "write":
-            write()
+            paper_generate(trainer, queries, task["tokens"])
         elif order == "learn":
             trainer.step(list(queries), list(responses), list(scores))
         else:
