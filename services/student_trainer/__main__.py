@@ -4,14 +4,13 @@ import os
 import signal
 import sys
 import threading
-from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-EXIT_USAGE, EXIT_FAILED, EXIT_GUARD, EXIT_STOPPED = 2, 3, 4, 130
+EXIT_USAGE, EXIT_STOPPED = 2, 130
 
 app = typer.Typer(
     help="The student trainer. RUN_DIR holds run.yaml (see `fabula up`); everything a run makes is kept there.",
@@ -63,71 +62,26 @@ def _work(run_dir: Path, redis_url: str | None, style: ProgressStyle | None, pha
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     # Imported here so that --help answers at once.
-    from transformers.utils import logging as transformers_logging
+    from services.student_trainer.interaction import StopRequestedError
+    from services.student_trainer.ranks import RankLostError
+    from services.student_trainer.work import ENDINGS, work
 
-    from fabula_proto.streams import Streams, TransportError
-    from services.student_trainer.algorithms.updating import NotFiniteError
-    from services.student_trainer.checkpoints import CheckpointError
-    from services.student_trainer.config import ConfigError
-    from services.student_trainer.corpus import CorpusError
-    from services.student_trainer.folder_lock import FolderInUseError, FolderLock
-    from services.student_trainer.guards.guards import GuardStopError
-    from services.student_trainer.interaction import StopRequestedError, TeacherFailedError
-    from services.student_trainer.ranks import Beat, RankFailedError, RankLostError, Ranks
-    from services.student_trainer.rewards import UnknownCriterionError
-    from services.student_trainer.run import Trainer
-    from services.student_trainer.run_folder import RunFolder
-    from services.student_trainer.story_queue import NoVerdictsError
-    from services.student_trainer.student import StudentError
-    from services.student_trainer.trackers import Trackers
-
-    transformers_logging.disable_progress_bar()  # saving a checkpoint is one line of ours
     tty = style is ProgressStyle.TTY or (style is None and sys.stdout.isatty())
-    streams = Streams(redis_url) if redis_url is not None else None
     try:
-        if streams is not None and "interact" in phases:
-            streams.ping()  # now, not after the whole pretraining
-        folder = RunFolder(run_dir.resolve())
-        with ExitStack() as held:
-            ranks = Ranks.from_environment()
-            held.callback(ranks.close)
-            trainer = Trainer(folder, stop, tty, streams, ranks)
-
-            def warn(text: str) -> None:
-                trainer.say(f"! {text}. The run goes on; `fabula track {folder.path}` tells it the rest later.")
-
-            def hold(_: Beat) -> None:
-                held.enter_context(FolderLock(folder.path))
-                held.enter_context(Trackers(folder.path, trainer.settings.tracking, warn))
-
-            ranks.on_main(hold)
-            trainer.announce_unmeasured()
-            if "pretrain" in phases:
-                trainer.pretrain()
-            if "interact" in phases:
-                trainer.interact()
+        work(run_dir.resolve(), redis_url, tty, phases, stop)
     except StopRequestedError:
         if _speaks():
             typer.echo("Stopped; the state is saved, and the same command goes on from here.")
         raise typer.Exit(EXIT_STOPPED) from None
-    except (ConfigError, CorpusError, CheckpointError, FolderInUseError, StudentError, UnknownCriterionError) as error:
-        _fail(str(error), EXIT_USAGE)
-    except GuardStopError as error:
-        _fail(str(error), EXIT_GUARD)
-    except RankLostError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(EXIT_FAILED) from None
-    except (TeacherFailedError, NoVerdictsError, NotFiniteError, RankFailedError, TransportError, OSError) as error:
-        _fail(str(error), EXIT_FAILED)
-    finally:
-        if streams is not None:
-            streams.close()
+    except tuple(ENDINGS) as error:
+        status = next(status for kind, status in ENDINGS.items() if isinstance(error, kind))
+        _fail(str(error), status, all_speak=isinstance(error, RankLostError))  # the main process may be the one lost
 
 
-def _fail(message: str, status: int) -> None:
-    if _speaks():
+def _fail(message: str, status: int, *, all_speak: bool = False) -> None:
+    if all_speak or _speaks():
         typer.echo(f"error: {message}", err=True)
-    raise typer.Exit(status)
+    raise typer.Exit(status) from None
 
 
 def _speaks() -> bool:

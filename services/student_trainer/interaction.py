@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from fabula_proto import Alarm, ScoredBatch, StepMetrics
+from fabula_proto import ScoredBatch, StepMetrics
 from services.student_trainer import checkpoints, interaction_state
 from services.student_trainer.algorithms.experience import Experience
 from services.student_trainer.algorithms.updating import UpdateStats
@@ -22,13 +22,12 @@ from services.student_trainer.config import ConfigError
 from services.student_trainer.guards.guards import Guards, GuardStopError, wait_while_paused
 from services.student_trainer.in_flight import Writer, WrittenStep
 from services.student_trainer.interaction_state import InteractionState
+from services.student_trainer.keeping import Keeper
 from services.student_trainer.learner import Learner
 from services.student_trainer.next_word import NextWord
 from services.student_trainer.ranks import Beat, Ranks
-from services.student_trainer.records import StoryRow, append_metrics, write_stories_part
-from services.student_trainer.rewards import (
-    usable_reward,
-)
+from services.student_trainer.records import StoryRow
+from services.student_trainer.rewards import usable_reward
 from services.student_trainer.run_folder import RunFolder
 from services.student_trainer.settings import RunSettings
 from services.student_trainer.step_records import StepTimes, step_metrics, story_rows
@@ -117,9 +116,9 @@ class _Loop:
         next_word = NextWord.open(folder, settings, state.tokenizer, self.ranks)
         self.learner = Learner(settings, state, next_word)
         self.guards = Guards(settings.interact.guards, folder, settings.seed, queue)
+        self.keeper = Keeper(folder, settings, state, watcher.on_checkpoint)
         self.consistent = True
         self.write_s = 0.0
-        self.saved_at = time.monotonic()
 
     def check_budget(self) -> None:
         """A run without a single update would pass for one that gained nothing."""
@@ -161,7 +160,7 @@ class _Loop:
 
     def _wait_while_paused(self, beat: Beat) -> None:
         paused, keep_waiting = self.folder.paused, self._keep_waiting(beat)
-        wait_while_paused(paused, self._save_resume_point, keep_waiting, self.watcher.say)
+        wait_while_paused(paused, self.keeper.save_resume_point, keep_waiting, self.watcher.say)
 
     def _ask_guards(self, written: WrittenStep) -> None:
         self.ranks.on_main(lambda _: self.guards.ask(written.step, written.stories))
@@ -205,9 +204,10 @@ class _Loop:
         rows = story_rows(written, collected.scored, rewards_B, experience)
         metrics = step_metrics(self.folder.run, self.state, written, rows, experience, stats, times)
         metrics, alarms = self.guards.after_update(metrics, rows)
-        self._record(metrics, rows, alarms)
+        self.keeper.record(metrics, rows, alarms)
+        self.queue.forget(metrics.step)
         self.consistent = True
-        self._save_when_due()
+        self.keeper.save_when_due()
         self.watcher.on_step(metrics, rows)
         for alarm in alarms:
             self.watcher.say(f"  ALARM {alarm.guard}: {alarm.message}")
@@ -225,28 +225,6 @@ class _Loop:
                 "The state before this step is saved; mend the teacher and start the run again."
             )
 
-    def _record(self, metrics: StepMetrics, rows: list[StoryRow], alarms: list[Alarm]) -> None:
-        folder = self.folder
-        criteria = list(metrics.criteria_mean)
-        write_stories_part(folder.stories, folder.run, metrics.step, metrics.policy_version, criteria, rows)
-        for line in (metrics, *alarms):
-            append_metrics(folder.metrics, line)
-        self.state.ledger.write(folder.ledger)
-        self.queue.forget(metrics.step)
-
-    def _save_when_due(self) -> None:
-        """Keep a checkpoint where the words spent reach a milestone; between them, a resume point now and then."""
-        options, state = self.settings.interact, self.state
-        milestone = state.ledger.spent // options.checkpoint_every_words * options.checkpoint_every_words
-        if state.milestone < milestone < options.word_budget:
-            state.milestone = milestone
-            path = self.folder.checkpoints / checkpoints.interact_name(state.start.name, milestone)
-            interaction_state.save(path, self.folder, self.settings, state)
-            self.watcher.on_checkpoint(path)
-            self.saved_at = time.monotonic()
-        elif time.monotonic() - self.saved_at > options.save_every_s:
-            self._save_resume_point()
-
     def finish(self, final: Path) -> None:
         """Keep the last checkpoint."""
         ledger = self.state.ledger
@@ -254,17 +232,12 @@ class _Loop:
             f"  ends after {self.state.step} updates: the next one costs {self.learner.cost(1):,} words, "
             f"{ledger.budget - ledger.spent:,} of {ledger.budget:,} are left"
         )
-        interaction_state.save(final, self.folder, self.settings, self.state)
-        self.watcher.on_checkpoint(final)
+        self.keeper.keep(final)
 
     def save_if_consistent(self) -> None:
         """Save the state, unless an update or its records are half done."""
         if self.consistent:
-            self._save_resume_point()
-
-    def _save_resume_point(self) -> None:
-        interaction_state.save_resume_point(self.folder, self.settings, self.state)
-        self.saved_at = time.monotonic()
+            self.keeper.save_resume_point()
 
     def _stop_if_asked(self) -> None:
         if self.ranks.any(self.watcher.should_stop()):

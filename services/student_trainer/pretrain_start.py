@@ -1,9 +1,10 @@
-"""What a pretraining begins with: tokenizer, blocks of tokens, and the student, new or taken over."""
+"""What a pretraining begins with: tokenizer, blocks of tokens, the student, new or taken over, its optimiser."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from services.student_trainer import checkpoints
@@ -11,7 +12,7 @@ from services.student_trainer.corpus import Corpus, CorpusError
 from services.student_trainer.dataset import Blocks
 from services.student_trainer.initial_model import initial_folder
 from services.student_trainer.ranks import Beat
-from services.student_trainer.settings import RunSettings
+from services.student_trainer.settings import PretrainSettings, RunSettings
 from services.student_trainer.student import StudentError, build_student, load_initial, parameter_count, student_config
 from services.student_trainer.token_cache import cached_blocks
 from services.student_trainer.tokenizer import train_tokenizer
@@ -61,6 +62,16 @@ def first_student(settings: RunSettings, tokenizer: PreTrainedTokenizerBase) -> 
             f"student.init {settings.student.init}; lower it"
         )
     return model
+
+
+def make_optimizer(model: PreTrainedModel, settings: PretrainSettings) -> torch.optim.Optimizer:
+    """AdamW; weight decay, where there is any, spares biases and layer norms."""
+    parameters = list(model.parameters())
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
 
 
 def keep_initial(run_dir: Path, run: str, settings: RunSettings) -> Path:

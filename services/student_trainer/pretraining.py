@@ -8,7 +8,6 @@ micro-batches, each process takes its share of them, and gradients are summed: t
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -18,7 +17,7 @@ from services.student_trainer import checkpoints
 from services.student_trainer.corpus import Corpus
 from services.student_trainer.dataset import derive_seed, make_blocks
 from services.student_trainer.pretrain_plan import Plan, learning_rate, make_plan, share_of_micro_batches
-from services.student_trainer.pretrain_start import Facts, filled, first_student, prepare
+from services.student_trainer.pretrain_start import Facts, filled, first_student, make_optimizer, prepare
 from services.student_trainer.pretrain_state import (
     Progress,
     append_line,
@@ -29,7 +28,7 @@ from services.student_trainer.pretrain_state import (
     take_back,
 )
 from services.student_trainer.ranks import Beat, RankLostError, Ranks
-from services.student_trainer.settings import PretrainSettings, RunSettings
+from services.student_trainer.settings import RunSettings
 from services.student_trainer.sharding import load_optimizer_state, shard, whole_model, whole_optimizer_state
 from services.student_trainer.student import parameter_count
 from services.student_trainer.token_cache import open_blocks
@@ -225,7 +224,7 @@ class _Pretraining:
         model.train()
         if self.sharded:
             shard(model, self.ranks)
-        optimizer = _optimizer(model, self.settings)
+        optimizer = make_optimizer(model, self.settings)
         if point is None:
             return model, optimizer, Progress()
         _, optimizer_state, progress = point
@@ -245,13 +244,3 @@ class _Pretraining:
         if self.sharded:
             model, state = whole_model(model), whole_optimizer_state(model, self.optimizer)
         self.ranks.on_main(lambda _: save_resume_point(self.run_dir, model, self.tokenizer, state, self.progress))
-
-
-def _optimizer(model: PreTrainedModel, settings: PretrainSettings) -> torch.optim.Optimizer:
-    """AdamW; weight decay, where there is any, spares biases and layer norms."""
-    parameters = list(model.parameters())
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
