@@ -22,12 +22,14 @@ class Item:
     """Candidates to be ranked by log-probability; `candidates[0]` is right.
 
     `uid` is the paradigm (BabyLM's UID), the stratum that macro averages are taken over; `groups` are further
-    classifications, (name, value), such as ("field", "syntax").
+    classifications, (name, value), such as ("field", "syntax"). `rating` is the share of people who preferred
+    `candidates[0]`, 0..1, for items on which people disagree; none has a right answer there.
     """
 
     uid: str
     candidates: tuple[Candidate, ...]
     groups: tuple[tuple[str, str], ...] = ()
+    rating: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "FABULA_EVALUATOR_"
-SUITES = ("blimp", "blimp_supplement", "entity_tracking", "storytelling")
+SUITES = ("blimp", "blimp_supplement", "ewok", "entity_tracking", "wug_adj", "wug_past", "comps", "storytelling")
 WITHOUT_DATA = ("blimp", "entity_tracking", "storytelling")  # these have generated items, or need none
 ONLY_BY_NAME = ("glue",)  # hours of fine-tuning
 ALIASES = {"supplement": "blimp_supplement", "entity": "entity_tracking", "stories": "storytelling"}
@@ -44,10 +44,11 @@ class EvaluatorSettings(BaseSettings):
     teacher_url: str | None = Field(
         default=None, validation_alias=_shared("TEACHER_URL"), description="Teacher for story quality; none skips it."
     )
-    eval_data: Path | None = Field(
+    eval_data: Path | str | None = Field(
         default=None,
         validation_alias=_shared("EVAL_DATA"),
-        description="Folder in the BabyLM 2025 evaluation_data layout; none means generated items.",
+        description="Folder in the BabyLM 2025 evaluation_data layout, or hub:OWNER/NAME[@REVISION], a dataset "
+        "repository in that layout; none means generated items.",
     )
     suites: tuple[str, ...] | None = Field(
         default=None,
@@ -86,6 +87,11 @@ class EvaluatorSettings(BaseSettings):
         if self.suites is not None:
             return self.suites
         return WITHOUT_DATA if self.eval_data is None else tuple(s for s in SUITES if s not in ONLY_BY_NAME)
+
+    @field_validator("eval_data")
+    @classmethod
+    def _folder_or_hub(cls, value: Path | str | None) -> Path | str | None:
+        return value if value is None or str(value).startswith("hub:") else Path(value)
 
     @field_validator("suites")
     @classmethod

@@ -4,12 +4,9 @@ from collections.abc import Mapping
 
 from services.evaluator.bench import Runner
 from services.evaluator.runners import ranking, storytelling
-from services.evaluator.suites import blimp, blimp_supplement, entity_tracking
 from services.evaluator.suites import storytelling as storytelling_suite
 
 RUNNERS: Mapping[str, Runner] = {
-    blimp.NAME: ranking.run_blimp,
-    blimp_supplement.NAME: ranking.run_blimp_supplement,
-    entity_tracking.NAME: ranking.run_entity_tracking,
+    **ranking.RUNNERS,
     storytelling_suite.NAME: storytelling.run,
 }

@@ -1,48 +1,62 @@
 """Suites in which the model ranks an item's candidates by log-probability."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from services.evaluator.adapters import eval_data
-from services.evaluator.bench import Bench, Measured
+from services.evaluator.bench import Bench, Measured, Runner
 from services.evaluator.engine import ItemsDone, Scorer
-from services.evaluator.errors import MissingDataError
 from services.evaluator.fitting import leave_out_long
 from services.evaluator.generated.box_stories import box_stories
 from services.evaluator.generated.minimal_pairs import minimal_pairs
 from services.evaluator.items import ItemSet
-from services.evaluator.suites import blimp, blimp_supplement, entity_tracking
+from services.evaluator.suites import blimp, blimp_supplement, comps, entity_tracking, ewok, wug_adj, wug_past
 from services.evaluator.suites.outcome import SuiteOutcome
 
-_Load = Callable[[Path], ItemSet]
-_Generate = Callable[[int], ItemSet]
-_Evaluate = Callable[[ItemSet, Scorer, int, ItemsDone], SuiteOutcome]
+
+@dataclass(frozen=True, slots=True)
+class _Suite:
+    """Where a suite's items come from and what becomes of them.
+
+    `task` is the pipeline's name for it; `generate` makes items of our own for when there are no data.
+    """
+
+    name: str
+    task: str
+    load: Callable[[Path | str | None], ItemSet]
+    evaluate: Callable[[ItemSet, Scorer, int, ItemsDone], SuiteOutcome]
+    generate: Callable[[int], ItemSet] | None = None
 
 
-def run_blimp(bench: Bench) -> Measured:
-    """BLiMP, or minimal pairs of our own."""
-    return _rank(bench, blimp.NAME, eval_data.load_blimp, minimal_pairs, blimp.evaluate)
+_SUITES = (
+    _Suite(blimp.NAME, "blimp", eval_data.load_blimp, blimp.evaluate, minimal_pairs),
+    _Suite(blimp_supplement.NAME, "blimp", eval_data.load_blimp_supplement, blimp_supplement.evaluate),
+    _Suite(ewok.NAME, "ewok", eval_data.load_ewok, ewok.evaluate),
+    _Suite(
+        entity_tracking.NAME,
+        "entity_tracking",
+        eval_data.load_entity_tracking,
+        entity_tracking.evaluate,
+        box_stories,
+    ),
+    _Suite(wug_adj.NAME, "wug_adj", eval_data.load_wug_adj, wug_adj.evaluate),
+    _Suite(wug_past.NAME, "wug_past", eval_data.load_wug_past, wug_past.evaluate),
+    _Suite(comps.NAME, "comps", eval_data.load_comps, comps.evaluate),
+)
 
 
-def run_blimp_supplement(bench: Bench) -> Measured:
-    """The supplement; nothing of our own stands in for it."""
-
-    def none(_: int) -> ItemSet:
-        raise MissingDataError(
-            "no folder of evaluation data was given, and the evaluator's own items stand in for blimp and "
-            f"entity_tracking only; give one with --eval-data ({eval_data.GET_IT})"
-        )
-
-    return _rank(bench, blimp_supplement.NAME, eval_data.load_blimp_supplement, none, blimp_supplement.evaluate)
-
-
-def run_entity_tracking(bench: Bench) -> Measured:
-    """Entity tracking, or box stories of our own."""
-    return _rank(bench, entity_tracking.NAME, eval_data.load_entity_tracking, box_stories, entity_tracking.evaluate)
-
-
-def _rank(bench: Bench, suite: str, load: _Load, generate: _Generate, evaluate: _Evaluate) -> Measured:
-    folder = bench.settings.eval_data
-    items = generate(bench.settings.seed) if folder is None else load(folder)
+def _rank(suite: _Suite, bench: Bench) -> Measured:
+    data = bench.settings.eval_data
+    if data is None and suite.generate is not None:
+        items, results_path = suite.generate(bench.settings.seed), None
+    else:
+        items = suite.load(data)
+        results_path = f"zero_shot/causal/{suite.task}/{Path(items.source).stem}"
     items, note = leave_out_long(items, bench.engine.lengths(items.items), bench.engine.context)
-    return Measured(evaluate(items, bench.engine, bench.settings.seed, bench.done(suite)), note)
+    outcome = suite.evaluate(items, bench.engine, bench.settings.seed, bench.done(suite.name))
+    return Measured(outcome, note, results_path)
+
+
+RUNNERS: Mapping[str, Runner] = {suite.name: partial(_rank, suite) for suite in _SUITES}

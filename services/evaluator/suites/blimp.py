@@ -6,18 +6,12 @@ through the same arithmetic; their result says `generated` as its source.
 
 from services.evaluator.engine import ItemsDone, Scorer
 from services.evaluator.items import ItemSet
-from services.evaluator.suites.outcome import ACCURACY, SuiteOutcome, minimal_pair_measures, rank
+from services.evaluator.suites.outcome import PARADIGM, SuiteOutcome, accuracy_outcome, rank
 
 NAME = "blimp"
+HEADINGS = {"FIELD": "field", "UID": PARADIGM, "LINGUISTICS_TERM": "term"}
 
 
 def evaluate(item_set: ItemSet, scorer: Scorer, seed: int, done: ItemsDone) -> SuiteOutcome:
     """Score minimal pairs with groups `field` and `term`."""
-    ranking = rank(item_set, scorer, done)
-    return SuiteOutcome(
-        source=item_set.source,
-        headline=ACCURACY,
-        unit=ACCURACY,
-        measures=minimal_pair_measures(ranking, seed, ("field", "term")),
-        files=ranking.files(),
-    )
+    return accuracy_outcome(item_set, rank(item_set, scorer, done), seed, HEADINGS)

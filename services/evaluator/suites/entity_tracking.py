@@ -9,6 +9,7 @@ from services.evaluator.engine import ItemsDone, Scorer
 from services.evaluator.items import ItemSet
 from services.evaluator.statistics import Tally
 from services.evaluator.suites.outcome import ACCURACY, Ranking, SuiteOutcome, nested_measures, rank
+from services.evaluator.suites.pipeline_report import split_report
 
 NAME = "entity_tracking"
 SPLITS = ("regular", "ambiref", "move_contents")
@@ -27,10 +28,12 @@ def tallies_by_split(ranking: Ranking) -> dict[str, dict[str, Tally]]:
 def evaluate(item_set: ItemSet, scorer: Scorer, seed: int, done: ItemsDone) -> SuiteOutcome:
     """Score questions with groups `split` and `ops`."""
     ranking = rank(item_set, scorer, done)
+    by_split = tallies_by_split(ranking)
+    splits = [*(s for s in SPLITS if s in by_split), *(s for s in by_split if s not in SPLITS)]
     return SuiteOutcome(
         source=item_set.source,
         headline=ACCURACY,
         unit=ACCURACY,
-        measures=nested_measures(tallies_by_split(ranking), seed),
-        files=ranking.files(),
+        measures=nested_measures(by_split, seed),
+        files=ranking.files(split_report(ranking.tallies(), splits)),
     )

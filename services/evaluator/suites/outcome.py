@@ -11,8 +11,11 @@ from services.evaluator.comparison import CHOICES_FILE
 from services.evaluator.engine import ItemsDone, Scorer
 from services.evaluator.items import Item, ItemSet, chosen, is_tie
 from services.evaluator.statistics import Estimate, Tally, macro_accuracy, pooled
+from services.evaluator.suites.pipeline_report import REPORT_FILE, accuracy_report
 
 ACCURACY = "accuracy"
+PARADIGM = "paradigm"
+PREDICTIONS_FILE = "predictions.json"
 TIES_FILE = "ties.json"
 
 
@@ -51,12 +54,17 @@ class Ranking:
             if key is not None
         }
 
-    def predictions(self) -> dict[str, Any]:
-        """The BabyLM pipeline's predictions.json: paradigm -> {"predictions": [{"id", "pred"}]}."""
-        by_uid: dict[str, dict[str, list[dict[str, str]]]] = {}
+    def predictions(self, *, whole_texts: bool = False) -> dict[str, Any]:
+        """The BabyLM pipeline's predictions.json: paradigm -> {"predictions": [{"id", "pred"}]}.
+
+        `pred` is the completion that was chosen, or with `whole_texts` all that the model read.
+        """
+        by_uid: dict[str, dict[str, list[dict[str, Any]]]] = {}
         for item, choice in zip(self.items, self.choices, strict=True):
             rows = by_uid.setdefault(item.uid, {"predictions": []})["predictions"]
-            rows.append({"id": f"{item.uid}_{len(rows)}", "pred": item.candidates[choice].completion})
+            candidate = item.candidates[choice]
+            pred = candidate.text if whole_texts else candidate.completion
+            rows.append({"id": f"{item.uid}_{len(rows)}", "pred": pred})
         return by_uid
 
     def chosen_by_paradigm(self) -> dict[str, list[int]]:
@@ -64,10 +72,11 @@ class Ranking:
         uids = grouped([item.uid for item in self.items])
         return {uid: [self.choices[i] for i in indices] for uid, indices in uids.items()}
 
-    def files(self) -> dict[str, str]:
-        """The pipeline's predictions.json, the choices as indices, and how many ties there were."""
+    def files(self, report: str, *, whole_texts: bool = False) -> dict[str, str]:
+        """The pipeline's predictions.json and its report, the choices as indices, and how many ties there were."""
         return {
-            "predictions.json": as_json(self.predictions()),
+            PREDICTIONS_FILE: json.dumps(self.predictions(whole_texts=whole_texts)),
+            REPORT_FILE: report,
             CHOICES_FILE: as_json(self.chosen_by_paradigm()),
             TIES_FILE: as_json({"ties": self.ties}),
         }
@@ -87,6 +96,33 @@ def as_measure(estimate: Estimate) -> Measure:
 def single(tally: Tally, seed: int) -> Measure:
     """Accuracy of one stratum."""
     return as_measure(macro_accuracy({"all": tally}, seed))
+
+
+def accuracy_outcome(
+    item_set: ItemSet, ranking: Ranking, seed: int, headings: Mapping[str, str], *, whole_texts: bool = False
+) -> SuiteOutcome:
+    """Of a suite whose headline is the mean accuracy over paradigms.
+
+    Args:
+        item_set: What was ranked.
+        ranking: How.
+        seed: Of the bootstrap.
+        headings: The pipeline's report's, in its order, each with the group of items that it lists. UID, whose
+            group is the paradigm, is one of them.
+        whole_texts: Whether predictions name all that the model read.
+    """
+    return SuiteOutcome(
+        source=item_set.source,
+        headline=ACCURACY,
+        unit=ACCURACY,
+        measures=minimal_pair_measures(ranking, seed, [group for group in headings.values() if group != PARADIGM]),
+        files=ranking.files(accuracy_report(sections(ranking, headings)), whole_texts=whole_texts),
+    )
+
+
+def sections(ranking: Ranking, headings: Mapping[str, str]) -> dict[str, dict[str, Tally]]:
+    """Heading to what stands below it, for `accuracy_report`."""
+    return {name: ranking.tallies(None if group == PARADIGM else group) for name, group in headings.items()}
 
 
 def minimal_pair_measures(ranking: Ranking, seed: int, groups: Sequence[str] = ()) -> dict[str, Measure]:

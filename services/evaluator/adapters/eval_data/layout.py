@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.evaluator.adapters.eval_data.hub import local_folder
 from services.evaluator.errors import BadDataError, MissingDataError
 
 GET_IT = "the BabyLM 2025 evaluation_data is at https://osf.io/ryjfm/"
@@ -68,15 +69,21 @@ def find(folder: Path, suite: str) -> Path | None:
     return _itself(folder, suite) or _archive(folder, place)
 
 
-def require(folder: Path | None, suite: str) -> Path:
-    """As `find`, for a folder that must hold the suite.
+def require(data: Path | str | None, suite: str) -> Path:
+    """As `find`, for evaluation data that must hold the suite.
+
+    Args:
+        data: A folder, or `hub:OWNER/NAME[@REVISION]`, which is fetched.
+        suite: Key of PLACES.
 
     Raises:
-        MissingDataError: no folder is given, or it has data, only none for this suite; says what and where to get it.
+        MissingDataError: no data are given, or they hold none for this suite; says what and where to get it.
         BadDataError: the folder is none, or holds no evaluation data at all.
+        EvaluatorError: the Hub does not give the data.
     """
-    if folder is None:
+    if data is None:
         raise MissingDataError(f"no folder of evaluation data was given; give one with --eval-data; {_needs(suite)}")
+    folder = local_folder(data)
     check_folder(folder)
     found = find(folder, suite)
     if found is None:
