@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from services.cli_evaluation import evaluation_app
 from services.cli_runs import runs_app
 from services.cli_teacher import teacher_app
 from services.local.errors import CommandError, Interrupted
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.add_typer(teacher_app, name="teacher")
 app.add_typer(runs_app)
+app.add_typer(evaluation_app)
 
 RunsDir = Annotated[Path, typer.Option(help="Folder that holds a folder for each run.")]
 RunDir = Annotated[Path, typer.Argument(help="Folder of a run, such as runs/laptop-1a2b3c.", show_default=False)]
