@@ -12,6 +12,13 @@ from fabula_proto.batches import (
     StoryBatch,
     scores_stream,
 )
+from fabula_proto.evaluations import (
+    EvaluationJob,
+    EvaluationJobs,
+    EvaluationOrder,
+    JobProgress,
+    JobState,
+)
 from fabula_proto.metrics import PretrainMetrics, StepMetrics
 from fabula_proto.problems import PROBLEM_MEDIA_TYPE, FieldError, Problem
 from fabula_proto.reports import EvaluationReport, Measure, SampleStory, SuiteResult
@@ -40,9 +47,14 @@ __all__ = [
     "CanaryCheck",
     "CheckpointReady",
     "CriterionScore",
+    "EvaluationJob",
+    "EvaluationJobs",
+    "EvaluationOrder",
     "EvaluationReport",
     "FieldError",
     "HeldOutCheck",
+    "JobProgress",
+    "JobState",
     "Measure",
     "Message",
     "PretrainMetrics",

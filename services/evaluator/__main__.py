@@ -14,6 +14,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from services.evaluator.app import create_app
+from services.evaluator.job_worker import JobWorker
 from services.evaluator.settings import PREFIX, EvaluatorSettings
 from services.evaluator.worker import QueueWorker
 
@@ -30,14 +31,14 @@ example:
 class EvaluatorServer(uvicorn.Server):
     """uvicorn, with the evaluation in hand abandoned from the moment of the signal."""
 
-    def __init__(self, config: uvicorn.Config, worker: QueueWorker | None) -> None:
+    def __init__(self, config: uvicorn.Config, workers: Sequence[JobWorker | QueueWorker]) -> None:
         super().__init__(config)
-        self._worker = worker
+        self._workers = workers
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A signal came: what is in hand will be delivered again."""
-        if self._worker is not None:
-            self._worker.finish()
+        """A signal came: what is in hand will be taken up again."""
+        for worker in self._workers:
+            worker.finish()
         super().handle_exit(sig, frame)
 
 
@@ -134,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     queue = "serving the queue" if settings.redis_url else "page and API only"
     address = f"http://{name}:{bound.getsockname()[1]}"
     print(f"evaluator on {address}, {queue}, runs in {settings.runs_dir} (process {os.getpid()})", flush=True)
-    EvaluatorServer(config, app.state.worker).run(sockets=[bound])
+    EvaluatorServer(config, app.state.workers).run(sockets=[bound])
     return 0
 
 

@@ -9,9 +9,14 @@ from fastapi import FastAPI, Query
 from fastapi.responses import HTMLResponse
 
 from fabula_proto import PROBLEM_MEDIA_TYPE, Problem
+from services.evaluator.adapters.job_store import JobStore
 from services.evaluator.adapters.run_folder import RunFolders
 from services.evaluator.adapters.run_stories import StoryReader
+from services.evaluator.device import Device
 from services.evaluator.generated import SOURCE
+from services.evaluator.job_worker import JobWorker
+from services.evaluator.jobs_api import add_jobs
+from services.evaluator.orders import JOBS
 from services.evaluator.page import load_page
 from services.evaluator.problems import NotReadyError, add_problem_handlers
 from services.evaluator.settings import EvaluatorSettings
@@ -39,15 +44,21 @@ def create_app(settings: EvaluatorSettings) -> FastAPI:
     Raises:
         ValueError: `settings.redis_url` is no address of a Redis server.
     """
-    worker = QueueWorker(settings) if settings.redis_url is not None else None
+    device = Device()
+    worker = QueueWorker(settings, device) if settings.redis_url is not None else None
+    store = JobStore(settings.runs_dir / JOBS)
+    jobs = JobWorker(store, settings, device)
+    workers: tuple[JobWorker | QueueWorker, ...] = (jobs,) if worker is None else (jobs, worker)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        if worker is not None:
-            worker.start()
+        for each in workers:
+            each.start()
         yield
-        if worker is not None:
-            worker.stop()
+        for each in workers:
+            each.finish()
+        for each in workers:
+            each.stop()
 
     app = FastAPI(
         title="Fabula evaluator",
@@ -58,11 +69,12 @@ def create_app(settings: EvaluatorSettings) -> FastAPI:
         docs_url=None,  # FastAPI's pages load their scripts from the internet
         redoc_url=None,
     )
-    app.state.worker = worker
+    app.state.workers = workers
     add_problem_handlers(app)
     _add_page(app)
     _add_probes(app, settings, worker)
     _add_runs(app, settings)
+    add_jobs(app, settings, store, jobs)
     return app
 
 

@@ -31,6 +31,18 @@ class RunNotFoundError(EvaluatorError):
     """No such run, or no such part of it."""
 
 
+class JobNotFoundError(EvaluatorError):
+    """No such evaluation."""
+
+
+class JobStateError(EvaluatorError):
+    """The evaluation is in a state in which this cannot be done."""
+
+
+class OrderError(EvaluatorError):
+    """An evaluation is asked for that cannot be made."""
+
+
 @dataclass
 class BadDataError(EvaluatorError):
     """A data file holds something that cannot be used.

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -49,7 +50,10 @@ class _Work:
 
 
 def evaluate_checkpoint(
-    request: EvaluationRequest, settings: EvaluatorSettings, progress: Watch = unwatched
+    request: EvaluationRequest,
+    settings: EvaluatorSettings,
+    progress: Watch = unwatched,
+    finished: Callable[[SuiteResult], None] = lambda _: None,
 ) -> EvaluationReport:
     """Measure `request.path` and write `request.output`.
 
@@ -61,6 +65,7 @@ def evaluate_checkpoint(
         request: Which checkpoint, and where the report goes.
         settings: What is measured, and with what.
         progress: Called often; whatever it raises ends the evaluation with no report written (AbandonedError).
+        finished: Told each suite's result when it is there.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded; `failed_report` says so as a report.
@@ -74,6 +79,7 @@ def evaluate_checkpoint(
     for suite in settings.chosen_suites:
         if request.again or not _is_finished(work, suite):
             _measure(work, suite)
+        finished(work.failed[suite] if suite in work.failed else work.records[suite].result)
     results = {name: record.result for name, record in work.records.items()} | work.failed
     stories = [story for name in results if name in work.records for story in work.records[name].stories]
     report = _report(request, settings, results, tuple(stories), time.monotonic() - start)

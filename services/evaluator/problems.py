@@ -8,11 +8,21 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from fabula_proto import PROBLEM_MEDIA_TYPE, FieldError, Problem
-from services.evaluator.errors import EvaluatorError, RunNotFoundError
+from services.evaluator.errors import EvaluatorError, JobNotFoundError, JobStateError, OrderError, RunNotFoundError
 
-PATHS = "GET /, /info, /livez, /readyz, /docs, /api/runs, /api/runs/<run>, /api/runs/<run>/metrics and .../stories"
+PATHS = (
+    "GET /, /info, /livez, /readyz, /api/runs, /api/runs/<run>, /api/runs/<run>/metrics and .../stories, POST and GET "
+    "/evaluations, GET and DELETE /evaluations/<id>"
+)
 RETRY_AFTER_S = 5
 MAX_ERRORS = 20
+
+
+_STATUS: tuple[tuple[tuple[type[EvaluatorError], ...], int, str], ...] = (
+    ((RunNotFoundError, JobNotFoundError), 404, "Not found"),
+    ((JobStateError,), 409, "Not possible now"),
+    ((OrderError,), 422, "Value not accepted"),
+)
 
 
 class NotReadyError(EvaluatorError):
@@ -38,8 +48,9 @@ def _problem(status: int, title: str, detail: str, errors: tuple[FieldError, ...
 
 
 async def _ours(_: Request, error: Exception) -> Response:
-    if isinstance(error, RunNotFoundError):
-        return _response(_problem(404, "Not found", str(error)))
+    for kinds, status, title in _STATUS:
+        if isinstance(error, kinds):
+            return _response(_problem(status, title, str(error)))
     if isinstance(error, NotReadyError):
         return _response(_problem(503, "Not ready", str(error)), {"Retry-After": str(RETRY_AFTER_S)})
     return _response(_problem(500, "Unreadable data", str(error)))

@@ -3,16 +3,20 @@
 import os
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "FABULA_EVALUATOR_"
-SUITES = ("blimp", "blimp_supplement", "ewok", "entity_tracking", "wug_adj", "wug_past", "comps", "storytelling")
+SUITES = (
+    *("blimp", "blimp_supplement", "ewok", "entity_tracking", "wug_adj", "wug_past", "comps"),
+    *("glue", "storytelling"),
+)
 WITHOUT_DATA = ("blimp", "entity_tracking", "storytelling")  # these have generated items, or need none
 ONLY_BY_NAME = ("glue",)  # hours of fine-tuning
 ALIASES = {"supplement": "blimp_supplement", "entity": "entity_tracking", "stories": "storytelling"}
+GLUE_TASKS = ("boolq", "mnli", "mrpc", "multirc", "qqp", "rte", "wsc")
 DEFAULT_PROMPT = "Let me tell you a long, magical tale. Once upon a time, in a faraway land,"
 DEFAULT_STORIES = 200
 DEFAULT_NEW_TOKENS = 90
@@ -56,6 +60,10 @@ class EvaluatorSettings(BaseSettings):
         description="What is measured. None: all that needs no fine-tuning; without evaluation data, what has items of "
         "our own.",
     )
+    allowed_dirs: tuple[Path, ...] = Field(
+        default=(),
+        description="Folders, besides runs_dir and eval_data, whose checkpoints and data HTTP clients may name.",
+    )
     worker: str = Field(default_factory=default_worker_name, min_length=1, description="Name in the consumer group.")
 
     seed: int = Field(default=42, ge=0, description="Of generated items, written stories and bootstrap samples.")
@@ -63,6 +71,15 @@ class EvaluatorSettings(BaseSettings):
     prompt: str | None = Field(default=None, min_length=1, description="None: the run's prompt, or the paper's.")
     max_new_tokens: int | None = Field(default=None, ge=1, description="Longest story; none: the run's, or 90.")
     story_batch: int = Field(default=50, ge=1, description="Stories written at once.")
+    glue_tasks: tuple[str, ...] | None = Field(
+        default=None, min_length=1, description="None: all whose files are there."
+    )
+    glue_epochs: int | None = Field(default=None, ge=1, description="None: the BabyLM pipeline's, 10, and 30 for wsc.")
+    glue_position: Literal["first", "last"] = Field(
+        default="first",
+        description="Token that is classified. first: as the BabyLM pipeline, but a causal model has read nothing else "
+        "there; last: the whole text is read.",
+    )
     token_budget: int = Field(default=1024, ge=1, description="Padded tokens in one forward of the ranking suites.")
 
     device: str = Field(default="auto", pattern="^(auto|cpu|cuda(:[0-9]+)?)$", description="auto: CUDA if it is there.")
@@ -92,6 +109,13 @@ class EvaluatorSettings(BaseSettings):
     @classmethod
     def _folder_or_hub(cls, value: Path | str | None) -> Path | str | None:
         return value if value is None or str(value).startswith("hub:") else Path(value)
+
+    @field_validator("glue_tasks")
+    @classmethod
+    def _tasks_are_known(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if unknown := sorted(set(value or ()) - set(GLUE_TASKS)):
+            raise ValueError(f"unknown GLUE tasks {unknown}; known are {', '.join(GLUE_TASKS)}")
+        return value
 
     @field_validator("suites")
     @classmethod

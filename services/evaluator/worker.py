@@ -12,6 +12,7 @@ from fabula_proto import (
     EvaluationReport,
 )
 from fabula_proto.streams import Consumer, Streams, TransportError
+from services.evaluator.device import Device
 from services.evaluator.errors import AbandonedError, CheckpointError
 from services.evaluator.progress import Progress
 from services.evaluator.request import EvaluationRequest
@@ -32,10 +33,11 @@ class QueueWorker:
         ValueError: `settings.redis_url` is none or no address of a Redis server.
     """
 
-    def __init__(self, settings: EvaluatorSettings) -> None:
+    def __init__(self, settings: EvaluatorSettings, device: Device) -> None:
         if settings.redis_url is None:
             raise ValueError("a queue worker needs redis_url, such as redis://localhost:6379/0")
         self._settings = settings
+        self._device = device
         self._streams = Streams(settings.redis_url, patience_s=PATIENCE_S)
         self._consumer = Consumer(
             self._streams,
@@ -115,7 +117,8 @@ class QueueWorker:
         try:
             if not (Path(ready.path) / "manifest.json").is_file():
                 raise CheckpointError(f"{ready.path} has no manifest.json, so it is not complete; save it again")
-            report = evaluate_checkpoint(request, self._settings, self._watch)
+            with self._device.held(self._stop):
+                report = evaluate_checkpoint(request, self._settings, self._watch)
         except CheckpointError as error:
             self._last_error = str(error)
             log.warning("%s cannot be measured: %s", ready.key, error)

@@ -191,7 +191,8 @@ def test_sigterm_abandons_the_work_which_another_evaluator_finishes(redis_url: s
             assert (busy["working_on"], busy["suite"]) == ("r/chck_1M", "storytelling")
             first.send_signal(signal.SIGTERM)
             assert first.wait(30) == 0
-        assert not (tmp_path / "r" / "evaluations").exists()
+        kept = [path.name for path in (tmp_path / "r" / "evaluations" / "chck_1M").iterdir()]
+        assert sorted(kept) == ["blimp", "entity_tracking"]  # finished; the suite in hand left nothing
         assert streams.depth(CHECKPOINTS_STREAM, EVALUATORS_GROUP).total == 1
         judge.gate.set()
         with evaluator(tmp_path, redis_url=redis_url, teacher_url=str(server.base_url)):

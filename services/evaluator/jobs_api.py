@@ -1,0 +1,67 @@
+"""Evaluations on demand over HTTP: ask for one, look at it, cancel it."""
+
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Response
+
+from fabula_proto import PROBLEM_MEDIA_TYPE, EvaluationJob, EvaluationJobs, EvaluationOrder, JobState, Problem
+from services.evaluator.adapters.job_store import JobStore
+from services.evaluator.job_worker import JobWorker
+from services.evaluator.orders import checkpoint_folder, order_settings
+from services.evaluator.settings import EvaluatorSettings
+
+
+def _problems(**descriptions: str) -> dict[int | str, dict[str, Any]]:
+    return {
+        int(status.removeprefix("_")): {"model": Problem, "description": text, "content": {PROBLEM_MEDIA_TYPE: {}}}
+        for status, text in descriptions.items()
+    }
+
+
+def add_jobs(app: FastAPI, settings: EvaluatorSettings, store: JobStore, worker: JobWorker) -> None:
+    """Serve /evaluations on `app`."""
+
+    def now(job: EvaluationJob) -> EvaluationJob:
+        return job.model_copy(update={"progress": worker.progress(job.id)}) if job.state == "running" else job
+
+    @app.post(
+        "/evaluations",
+        status_code=202,
+        responses=_problems(_422="The order is not accepted"),
+        summary="Ask for a checkpoint to be measured",
+    )
+    def ask(order: EvaluationOrder, response: Response) -> EvaluationJob:
+        """Noted on disk before the answer; measured after those that were asked for before it."""
+        checkpoint_folder(order, settings)
+        order_settings(order, settings)
+        job = store.submit(order)
+        worker.wake()
+        response.headers["Location"] = f"/evaluations/{job.id}"
+        return job
+
+    @app.get("/evaluations", summary="Evaluations that were asked for, the oldest first")
+    def jobs(
+        state: Annotated[JobState | None, Query(description="Only these.")] = None,
+        limit: Annotated[int, Query(ge=1, le=1000, description="The latest so many.")] = 100,
+    ) -> EvaluationJobs:
+        found = [now(job) for job in store.all() if state is None or job.state == state]
+        return EvaluationJobs(evaluations=tuple(found[-limit:]))
+
+    @app.get(
+        "/evaluations/{job_id}",
+        responses=_problems(_404="No such evaluation"),
+        summary="State, progress and the scores so far",
+    )
+    def look(job_id: str) -> EvaluationJob:
+        job = store.get(job_id)
+        places = {other.id: other.position for other in store.all()} if job.state == "waiting" else {}
+        return now(job.model_copy(update={"position": places.get(job.id)}))
+
+    @app.delete(
+        "/evaluations/{job_id}",
+        responses=_problems(_404="No such evaluation", _409="It is over"),
+        summary="Cancel an evaluation that waits or runs",
+    )
+    def cancel(job_id: str) -> EvaluationJob:
+        """One that runs stops within a batch; its finished suites stay on disk."""
+        return now(store.cancel(job_id))
