@@ -10,7 +10,7 @@ from typing import Any
 from fabula_proto import TeacherIdentity
 from services.evaluator.adapters.run_config import RunConfig
 from services.evaluator.settings import EvaluatorSettings
-from services.evaluator.suites import storytelling
+from services.evaluator.suites import glue, storytelling
 
 _WITHOUT_EFFECT = {
     *("runs_dir", "redis_url", "teacher_url", "suites", "worker", "allowed_dirs", "niceness", "torch_threads"),
@@ -55,4 +55,6 @@ def suite_digest(
         parts |= {"run": run.model_dump(mode="json"), "teacher": teacher and teacher.model_dump(mode="json")}
     else:
         ours = {name: value for name, value in ours.items() if name not in _OF_STORIES}
+    if suite != glue.NAME:
+        ours = {name: value for name, value in ours.items() if not name.startswith("glue_")}
     return digest({"suite": suite, "settings": ours, **parts})

@@ -1,0 +1,34 @@
+"""A fresh base model of a checkpoint, to be changed by fine-tuning."""
+
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import get_verbosity, set_verbosity, set_verbosity_error
+
+from services.evaluator.errors import CheckpointError
+
+
+def load_encoder(path: Path, device: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model without its language-modelling head, in fp32, and its tokenizer.
+
+    For checkpoints that `load_checkpoint` has looked at. What the base model has beside (BERT's pooler) is drawn at
+    random from the process's random state, as transformers does.
+
+    Raises:
+        CheckpointError: it cannot be loaded a second time, most likely because it does not fit in memory.
+    """
+    verbosity = get_verbosity()
+    set_verbosity_error()  # it would report each head that a base model has not, and each weight that is drawn
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(os.fspath(path), local_files_only=True)
+        model: PreTrainedModel = AutoModel.from_pretrained(os.fspath(path), dtype=torch.float32, local_files_only=True)
+        return model.to(device), tokenizer  # type: ignore[arg-type]
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path} cannot be loaded for fine-tuning: {error}; free memory or take another machine"
+        ) from error
+    finally:
+        set_verbosity(verbosity)
