@@ -4,44 +4,52 @@ Scores as the BabyLM 2025 evaluation pipeline's causal backend does (`sentence_z
 with the special tokens that the tokenizer adds by itself and none of ours; the first token is never scored; a
 candidate's score is the sum, in fp32, of log softmax over its completion's tokens. What we do differently, and why:
 
-1. Sentences are sorted by length and batched under a token budget instead of 64 items at a time: less padding.
-2. Where candidates share 32 tokens or more (entity tracking), the prefix goes through the model once for all of them,
-   in batches of items whose prefix has the same length, so that nothing is padded on the left.
-3. Equal token sequences are scored once, so an exact tie stays a tie whatever the batches.
+1. Candidates that begin alike, of one item or of several, go through the model as one tree: each shared token once.
+   A 4-D mask shows every token its own beginning alone, and its position is its depth in the tree.
+2. Trees are sorted by size and batched under a token budget instead of 64 items at a time: less padding.
+3. The language-model head sees only the places from which a scored token is predicted.
+4. Equal token sequences are scored once, so an exact tie stays a tie whatever the batches.
+
+A model that takes no such mask (recurrent ones, sliding windows shorter than a text) gets one sequence a row. Which it
+is shows when texts longer than all before are scored: the longest goes through both ways, in fp32, and its
+log-probabilities must agree.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from math import isfinite
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import deepcopy
+from functools import partial
+from math import isclose, isfinite
+from typing import Protocol
 
 import torch
-from torch.nn.functional import cross_entropy
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from services.evaluator.batching import Encoded, encode, grouped, shared_prefix, token_batches
+from services.evaluator.batching import Encoded, Tree, encode, grouped, token_batches, trees
 from services.evaluator.errors import ItemsError
+from services.evaluator.forward import Wanted, halving, join_gelu, log_probabilities
 from services.evaluator.items import Item
 
 TOKEN_BUDGET = 1024
-MINIMUM_SHARED_PREFIX = 32
+TOLERANCE = 1e-4
 _ITEMS_AT_ONCE = 256  # a token's offsets take 20 times the memory of the token
-_IGNORED = -100  # cross_entropy's mark for a target that is not scored
 
 ItemsDone = Callable[[int, int], None]  # (items scored so far, items in all)
+LogProbabilities = tuple[float, ...]  # nats, one for each scored position of a sequence
 
 
 class Scorer(Protocol):
-    """Whatever can score items: the engine, or a stand-in with known answers."""
+    """Whatever can score items: an engine, or a stand-in with known answers."""
 
     def score(self, items: Sequence[Item], done: ItemsDone) -> list[tuple[float, ...]]:
         """One log-probability (nats) a candidate, items and candidates in the given order."""
 
 
-class LogProbabilityEngine:
-    """Scores items with one model; fp32 and evaluation mode are the loader's business.
+class Engine(ABC):
+    """Scores items with one model; dtype and evaluation mode are the loader's business.
 
     Args:
-        model: A causal language model.
+        model: A language model of the engine's kind.
         tokenizer: A fast tokenizer (character offsets are needed).
         token_budget: Largest padded batch, in tokens; 512 to 1024 is best on a CPU.
     """
@@ -49,11 +57,13 @@ class LogProbabilityEngine:
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, token_budget: int = TOKEN_BUDGET
     ) -> None:
+        join_gelu(model)
         self._model = model
         self._tokenizer = tokenizer
         self._budget = token_budget
         self.context: int | None = getattr(model.config, "max_position_embeddings", None)
-        self._shares_prefixes = True
+        self._fast = True
+        self._checked_length = 0
 
     def lengths(self, items: Sequence[Item]) -> list[int]:
         """Tokens of each item's longest candidate, to be held against `context`."""
@@ -64,29 +74,63 @@ class LogProbabilityEngine:
 
         Raises:
             ItemsError: an item is longer than the model's context, or has a candidate with nothing to score.
+            CheckpointError: the device's memory is too small for half a batch.
         """
         encoded = self._encode(items)
-        longest = max((len(candidate.ids) for row in encoded for candidate in row), default=0)
+        flat = [candidate for row in encoded for candidate in row]
+        values = iter(self.token_log_probabilities(flat, lambda part: done(int(part * len(items)), len(items))))
+        return [tuple(sum(next(values)) for _ in row) for row in encoded]
+
+    def token_log_probabilities(
+        self, sequences: Sequence[Encoded], part_done: Callable[[float], None]
+    ) -> list[LogProbabilities]:
+        """The log-probability (nats) of every scored token of every sequence.
+
+        Args:
+            sequences: In any order; equal ones are scored once, and those that begin alike share the work.
+            part_done: Told the share of the work that is done, 0..1, after each batch.
+
+        Raises:
+            ItemsError: a sequence is longer than the model's context.
+            CheckpointError: the device's memory is too small for half a batch.
+        """
+        unique = list(grouped(sequences))
+        longest = max((len(sequence.ids) for sequence in unique), default=0)
         if self.context is not None and longest > self.context:
             raise ItemsError(f"an item of {longest} tokens does not fit the checkpoint's context of {self.context}")
-        prefixes = [shared_prefix(candidates) - 1 for candidates in encoded]
-        shared = [i for i, length in enumerate(prefixes) if length >= MINIMUM_SHARED_PREFIX and self._shares_prefixes]
-        whole = sorted(set(range(len(items))) - set(shared))
-        scores: dict[int, tuple[float, ...]] = {}
+        found: dict[Encoded, LogProbabilities] = {}
         with torch.inference_mode():
-            for index, values in self._score_shared(encoded, prefixes, shared):
-                scores[index] = values
-                done(len(scores), len(items))
-            unsupported = sorted(set(shared) - set(scores))
-            base = len(scores)
-            whole = sorted([*whole, *unsupported])
-            values_of = self._score_whole(
-                [encoded[i] for i in whole], lambda part: done(base + int(part * len(whole)), len(items))
-            )
-        scores.update(zip(whole, values_of, strict=True))
-        if not all(isfinite(value) for row in scores.values() for value in row):
-            raise ItemsError("the checkpoint gives log-probabilities that are not finite; take an earlier checkpoint")
-        return [scores[i] for i in range(len(items))]
+            if self._fast and longest > self._checked_length:
+                self._fast, self._checked_length = self._agrees(_samples(unique)), longest
+            for index, values in self._run(self._model, unique, fast=self._fast):
+                if not all(isfinite(value) for value in values):
+                    raise ItemsError("the checkpoint gives log-probabilities that are not finite; take an earlier one")
+                found[unique[index]] = values
+                part_done(len(found) / len(unique))
+        return [found[sequence] for sequence in sequences]
+
+    @abstractmethod
+    def _mark(self, ids: Sequence[int], offsets: Sequence[tuple[int, int]], completion_start: int) -> Encoded:
+        """A text's tokens, those that are to be scored marked."""
+
+    @abstractmethod
+    def _run(
+        self, model: PreTrainedModel, sequences: Sequence[Encoded], *, fast: bool
+    ) -> Iterator[tuple[int, LogProbabilities]]:
+        """Index and log-probabilities of each sequence, batch by batch; without `fast`, in the plainest way."""
+
+    def _agrees(self, sequences: Sequence[Encoded]) -> bool:
+        """Whether the fast way gives what the plain one gives, within TOLERANCE in fp32."""
+        fp32 = self._model if self._model.dtype == torch.float32 else deepcopy(self._model).float()
+        plain = dict(self._run(fp32, sequences, fast=False))
+        try:
+            fast = dict(self._run(fp32, sequences, fast=True))
+        except torch.OutOfMemoryError:
+            raise
+        except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):
+            return False  # what a model does with arguments that are not made for it
+        pairs = [pair for i in plain for pair in zip(plain[i], fast[i], strict=True)]
+        return all(isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE) for a, b in pairs)
 
     def _encode(self, items: Sequence[Item]) -> list[tuple[Encoded, ...]]:
         encoded: list[tuple[Encoded, ...]] = []
@@ -98,7 +142,7 @@ class LogProbabilityEngine:
         candidates = [candidate for item in items for candidate in item.candidates]
         batch = self._tokenizer([c.text for c in candidates], return_offsets_mapping=True, verbose=False)
         rows = zip(batch["input_ids"], batch["offset_mapping"], candidates, strict=True)
-        flat = iter([encode(ids, offsets, len(candidate.context)) for ids, offsets, candidate in rows])
+        flat = iter([self._mark(ids, offsets, len(candidate.context)) for ids, offsets, candidate in rows])
         encoded = [tuple(next(flat) for _ in item.candidates) for item in items]
         for item, row in zip(items, encoded, strict=True):
             for candidate, tokens in zip(item.candidates, row, strict=True):
@@ -109,79 +153,82 @@ class LogProbabilityEngine:
                     )
         return encoded
 
-    def _score_whole(
-        self, encoded: Sequence[tuple[Encoded, ...]], part_done: Callable[[float], None]
-    ) -> list[tuple[float, ...]]:
-        """Each distinct candidate in full, right-padded; `part_done` is told the share of sequences scored, 0..1."""
-        unique = list(grouped([candidate for row in encoded for candidate in row]))
-        scores: dict[Encoded, float] = {}
-        for batch in token_batches([len(sequence.ids) for sequence in unique], self._budget):
-            sequences = [unique[i] for i in batch]
-            inputs_BT, targets_BT = self._padded(sequences, 0)
-            mask_BT = _mask([len(s.ids) - 1 for s in sequences], inputs_BT)
-            logits_BTV = self._model(input_ids=inputs_BT, attention_mask=mask_BT, use_cache=False).logits
-            scores.update(zip(sequences, _summed(logits_BTV, targets_BT), strict=True))
-            part_done(len(scores) / len(unique))
-        return [tuple(scores[candidate] for candidate in row) for row in encoded]
 
-    def _score_shared(
-        self, encoded: Sequence[tuple[Encoded, ...]], prefixes: Sequence[int], indices: Sequence[int]
-    ) -> Iterator[tuple[int, tuple[float, ...]]]:
-        """Items whose candidates share a prefix; yields nothing more once the model turns out to keep no such cache."""
-        groups = grouped([(prefixes[i], len(encoded[i])) for i in indices])
-        for prefix, options in sorted(groups, reverse=True):
-            members = [indices[k] for k in groups[prefix, options]]
-            sizes = [max(prefix, options * max(len(c.ids) - prefix for c in encoded[i])) for i in members]
-            for batch in token_batches(sizes, self._budget):
-                rows = [encoded[members[k]] for k in batch]
-                values = self._score_prefix_batch(rows, prefix)
-                if values is None:
-                    self._shares_prefixes = False
-                    return
-                yield from zip([members[k] for k in batch], values, strict=True)
+class LogProbabilityEngine(Engine):
+    """Scores items with a causal language model."""
 
-    def _score_prefix_batch(self, rows: list[tuple[Encoded, ...]], prefix: int) -> list[tuple[float, ...]] | None:
-        """Scores of items (I rows of O candidates) whose first `prefix` tokens are equal within each item.
+    def _mark(self, ids: Sequence[int], offsets: Sequence[tuple[int, int]], completion_start: int) -> Encoded:
+        return encode(ids, offsets, completion_start)
 
-        The last shared token goes with the suffixes: its logits predict the first token that differs.
-        """
-        options = len(rows[0])
-        prefix_IT = torch.tensor([row[0].ids[:prefix] for row in rows], device=self._model.device)
-        output = self._model.base_model(input_ids=prefix_IT, attention_mask=torch.ones_like(prefix_IT), use_cache=True)
-        cache: Any = getattr(output, "past_key_values", None)
-        if not isinstance(cache, DynamicCache):
-            return None
-        cache.batch_repeat_interleave(options)
-        sequences = [candidate for row in rows for candidate in row]
-        inputs_BT, targets_BT = self._padded(sequences, prefix)
-        mask_BT = _mask([len(s.ids) - 1 - prefix for s in sequences], inputs_BT)
-        whole_mask = torch.cat([mask_BT.new_ones(len(sequences), prefix), mask_BT], dim=1)
-        logits_BTV = self._model(
-            input_ids=inputs_BT, attention_mask=whole_mask, past_key_values=cache, use_cache=True
-        ).logits
-        flat = _summed(logits_BTV, targets_BT)
-        return [tuple(flat[start : start + options]) for start in range(0, len(flat), options)]
-
-    def _padded(self, sequences: Sequence[Encoded], start: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Inputs from position `start` on and their targets, both (B, T) and right-padded; unscored targets ignored."""
-        longest = max(len(sequence.ids) for sequence in sequences) - 1 - start
-        inputs_BT = torch.zeros((len(sequences), longest), dtype=torch.long)
-        targets_BT = torch.full((len(sequences), longest), _IGNORED, dtype=torch.long)
-        for b, sequence in enumerate(sequences):
-            inputs_BT[b, : len(sequence.ids) - 1 - start] = torch.tensor(sequence.ids[start:-1])
-            scored = torch.tensor(sequence.scored)
-            targets_BT[b, scored - 1 - start] = torch.tensor(sequence.ids)[scored]
-        return inputs_BT.to(self._model.device), targets_BT.to(self._model.device)
+    def _run(
+        self, model: PreTrainedModel, sequences: Sequence[Encoded], *, fast: bool
+    ) -> Iterator[tuple[int, LogProbabilities]]:
+        if fast:
+            rows = trees(sequences, self._budget)
+        else:
+            rows = [_alone(index, sequence) for index, sequence in enumerate(sequences)]
+        forward = partial(_forward, model, sequences, as_trees=fast)
+        for batch in token_batches([len(row.ids) for row in rows], self._budget):
+            for found in halving([rows[i] for i in batch], forward):
+                yield from found.items()
 
 
-def _mask(lengths: Sequence[int], inputs_BT: torch.Tensor) -> torch.Tensor:
-    """1 at the first `lengths[b]` positions of row b, else 0; shape and device of `inputs_BT`."""
-    lengths_B = torch.tensor(lengths, device=inputs_BT.device)
-    return (torch.arange(inputs_BT.shape[1], device=inputs_BT.device) < lengths_B[:, None]).long()
+def _alone(index: int, sequence: Encoded) -> Tree:
+    inputs = range(len(sequence.ids) - 1)
+    return Tree(sequence.ids[:-1], tuple(inputs), (index,), (tuple(inputs),))
 
 
-def _summed(logits_BTV: torch.Tensor, targets_BT: torch.Tensor) -> list[float]:
-    """Sum over T of the targets' log-probabilities, length B; ignored targets add 0."""
-    losses = cross_entropy(logits_BTV.flatten(0, 1).float(), targets_BT.flatten(), reduction="none")
-    sums: list[float] = (-losses.view_as(targets_BT).sum(dim=1)).tolist()
-    return sums
+def _forward(
+    model: PreTrainedModel, sequences: Sequence[Encoded], rows: Sequence[Tree], *, as_trees: bool
+) -> list[dict[int, LogProbabilities]]:
+    """Log-probabilities of each row's sequences, by index."""
+    width = max(len(row.ids) for row in rows)
+    ids_BT = torch.tensor([[*row.ids, *[0] * (width - len(row.ids))] for row in rows], device=model.device)
+    wanted: Wanted = [
+        (b, path[position - 1], sequences[index].ids[position])
+        for b, row in enumerate(rows)
+        for index, path in zip(row.members, row.paths, strict=True)
+        for position in sequences[index].scored
+    ]
+    if as_trees:
+        depths_BT = torch.tensor([[*row.depths, *[0] * (width - len(row.ids))] for row in rows], device=model.device)
+        hidden_BTT = ~torch.stack([visible(row, width) for row in rows]).to(model.device)
+        mask_B1TT = torch.zeros(hidden_BTT.shape, dtype=model.dtype, device=model.device)
+        mask_B1TT = mask_B1TT.masked_fill(hidden_BTT, torch.finfo(model.dtype).min)[:, None]
+        flat = log_probabilities(
+            model,
+            wanted,
+            whole=False,
+            input_ids=ids_BT,
+            attention_mask=mask_B1TT,
+            position_ids=depths_BT,
+            use_cache=False,
+        )
+    else:
+        mask_BT = torch.tensor([[1] * len(row.ids) + [0] * (width - len(row.ids)) for row in rows], device=model.device)
+        flat = log_probabilities(model, wanted, whole=True, input_ids=ids_BT, attention_mask=mask_BT, use_cache=False)
+    values = iter(flat)
+    return [{index: tuple(next(values) for _ in sequences[index].scored) for index in row.members} for row in rows]
+
+
+def visible(tree: Tree, width: int) -> torch.Tensor:
+    """Which nodes each node may attend to: its own beginning and itself. Boolean, shape (width, width).
+
+    Padding sees itself alone, so that no row of attention is empty.
+    """
+    seen_TT = torch.eye(width, dtype=torch.bool)
+    done = 0
+    for path in tree.paths:
+        path_T = torch.tensor(path)
+        fresh = int((path_T >= done).sum())  # new nodes stand together, at the end of the path
+        block_TT = torch.ones((fresh, len(path)), dtype=torch.bool).tril(len(path) - fresh)
+        seen_TT[done : done + fresh, path_T] = block_TT
+        done += fresh
+    return seen_TT
+
+
+def _samples(sequences: Iterable[Encoded]) -> list[Encoded]:
+    """The longest sequence, the one that shares most with it, and the shortest: what shows whether trees work."""
+    ordered = sorted(sequences, key=lambda sequence: sequence.ids)
+    at = max(range(len(ordered)), key=lambda i: len(ordered[i].ids))
+    return list(dict.fromkeys([*ordered[max(0, at - 1) : at + 2], min(ordered, key=lambda s: len(s.ids))]))

@@ -1,16 +1,21 @@
 """The engine's log-probabilities against one sentence at a time, and what it refuses."""
 
-import pytest
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from collections.abc import Callable
+from typing import Any
 
-from services.evaluator.batching import encode, shared_prefix, token_batches
+import pytest
+import torch
+from transformers import GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerFast
+
+from services.evaluator.batching import Encoded, encode, token_batches, trees
 from services.evaluator.engine import LogProbabilityEngine
-from services.evaluator.errors import AbandonedError, ItemsError
+from services.evaluator.errors import AbandonedError, CheckpointError, ItemsError
 from services.evaluator.fitting import leave_out_long
 from services.evaluator.generated.box_stories import box_stories
 from services.evaluator.generated.minimal_pairs import minimal_pairs
 from services.evaluator.items import Item, ItemSet, choice, chosen, is_tie, minimal_pair
 from tests.evaluator_helpers import brute_force, no_progress, tiny_gpt2, tiny_llama, tiny_tokenizer
+from tests.evaluator_models import seeded, tiny_mamba, tiny_mistral, tiny_qwen2
 
 
 @pytest.fixture(scope="module")
@@ -18,9 +23,10 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return tiny_tokenizer()
 
 
-@pytest.fixture(scope="module", params=["gpt2", "llama"])
+@pytest.fixture(scope="module", params=["gpt2", "llama", "qwen2"])
 def model(request: pytest.FixtureRequest, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
-    return tiny_gpt2(len(tokenizer)) if request.param == "gpt2" else tiny_llama(len(tokenizer))
+    make = {"gpt2": tiny_gpt2, "llama": tiny_llama, "qwen2": tiny_qwen2}[request.param]
+    return make(len(tokenizer))
 
 
 def some_items() -> list[Item]:
@@ -57,13 +63,86 @@ def test_added_special_tokens_are_read_but_never_scored() -> None:
     assert with_bos != pytest.approx(plain, abs=1e-3)  # a first word that <s> predicts is scored; without <s> it is not
 
 
-def test_a_shared_prefix_changes_nothing(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
-    items = box_stories(3, 5).items
-    sharing = LogProbabilityEngine(model, tokenizer)
-    whole = LogProbabilityEngine(model, tokenizer)
-    whole._shares_prefixes = False
-    for a, b in zip(sharing.score(items, no_progress), whole.score(items, no_progress), strict=True):
-        assert list(a) == pytest.approx(b, abs=2e-4)
+def test_trees_change_nothing(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    items = [*box_stories(3, 5).items, *some_items()]
+    fast, plain = (LogProbabilityEngine(model, tokenizer) for _ in range(2))
+    plain._fast = False
+    for a, b in zip(fast.score(items, no_progress), plain.score(items, no_progress), strict=True):
+        assert list(a) == pytest.approx(b, abs=1e-4)
+    assert fast._fast
+
+
+@pytest.mark.parametrize("kind", [tiny_mistral, tiny_mamba])
+def test_a_model_that_takes_no_trees_is_scored_plainly(
+    kind: Callable[[int], PreTrainedModel], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = kind(len(tokenizer))
+    engine = LogProbabilityEngine(model, tokenizer)
+    items = some_items()
+    for ours, theirs in zip(engine.score(items, no_progress), brute_force(model, tokenizer, items), strict=True):
+        assert list(ours) == pytest.approx(theirs, abs=2e-4)
+    assert not engine._fast
+
+
+def test_a_window_counts_only_where_a_text_is_longer(tokenizer: PreTrainedTokenizerFast) -> None:
+    engine = LogProbabilityEngine(tiny_mistral(len(tokenizer)), tokenizer)
+    engine.score([minimal_pair("short", "The fox ran.", "The fox run.")], no_progress)
+    assert engine._fast
+    engine.score(box_stories(3, 1).items, no_progress)
+    assert not engine._fast
+
+
+def test_bfloat16_scores_are_near_and_its_trees_are_checked_in_fp32(tokenizer: PreTrainedTokenizerFast) -> None:
+    items = minimal_pairs(1, 2).items
+    exact = LogProbabilityEngine(tiny_gpt2(len(tokenizer)), tokenizer).score(items, no_progress)
+    model = tiny_gpt2(len(tokenizer)).to(torch.bfloat16)  # type: ignore[arg-type]
+    engine = LogProbabilityEngine(model, tokenizer)
+    for a, b in zip(engine.score(items, no_progress), exact, strict=True):
+        assert list(a) == pytest.approx(b, rel=0.05)
+        assert list(a) != list(b)
+    assert engine._fast
+    assert engine._model.dtype == torch.bfloat16
+
+
+def test_the_pieces_of_a_chain_share_its_work(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Every word after its own beginning, as reading times ask: as many nodes as the longest has tokens."""
+    ids = tuple(tokenizer("The old king had a lantern, and the fox knew it well.")["input_ids"])
+    chain = [Encoded(ids[:n], (n - 1,)) for n in range(2, len(ids) + 1)]
+    (tree,) = trees(chain, 1024)
+    assert tree.ids == ids[:-1]
+    values = LogProbabilityEngine(model, tokenizer).token_log_probabilities(chain, lambda _: None)
+    whole = LogProbabilityEngine(model, tokenizer)._run(model, [Encoded(ids, tuple(range(1, len(ids))))], fast=False)
+    with torch.inference_mode():
+        assert [v for (v,) in values] == pytest.approx(next(iter(whole))[1], abs=1e-4)
+
+
+class SmallMemory(GPT2LMHeadModel):
+    """A GPT-2 on a device that has room for `rows` sequences at once."""
+
+    rows = 0
+
+    def forward(self, input_ids: torch.Tensor, **inputs: Any) -> Any:
+        if len(input_ids) > self.rows:
+            raise torch.OutOfMemoryError(f"no room for {len(input_ids)} rows")
+        return super().forward(input_ids, **inputs)
+
+
+def test_a_batch_that_does_not_fit_is_halved_once(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = minimal_pairs(1, 2).items
+    model = seeded(SmallMemory, tiny_gpt2(len(tokenizer)).config)
+    engine = LogProbabilityEngine(model, tokenizer, 512)
+    engine._fast = False
+    monkeypatch.setattr(SmallMemory, "rows", 1000)
+    expected = engine.score(items, no_progress)
+    widest = 512 // max(engine.lengths(items))
+    monkeypatch.setattr(SmallMemory, "rows", 3 * widest // 4)
+    for a, b in zip(engine.score(items, no_progress), expected, strict=True):
+        assert list(a) == pytest.approx(b, abs=1e-4)
+    monkeypatch.setattr(SmallMemory, "rows", widest // 4)
+    with pytest.raises(CheckpointError, match=r"too small for half a batch of \d+ rows .* lower token_budget"):
+        engine.score(items, no_progress)
 
 
 def test_equal_candidates_tie_exactly_and_the_first_is_taken(
@@ -130,14 +209,6 @@ def test_only_tokens_that_reach_into_the_completion_are_scored() -> None:
     trailing = encode([0, 5, 6, 2], [(0, 0), (0, 2), (2, 5), (0, 0)], completion_start=0)
     assert trailing.ids == (0, 5, 6)  # the closing special token predicts nothing that is summed
     assert trailing.scored == (1, 2)
-
-
-def test_the_shared_prefix_ends_before_the_first_scored_token() -> None:
-    a, b = (
-        encode([1, 2, 3, 4], [(0, 1), (1, 2), (2, 3), (3, 4)], 2),
-        encode([1, 2, 3, 5], [(0, 1), (1, 2), (2, 3), (3, 4)], 2),
-    )
-    assert shared_prefix([a, b]) == 2  # token 3 is equal too, but it is scored
 
 
 def test_batches_hold_the_budget_and_every_index_once() -> None:
