@@ -1,14 +1,26 @@
-"""`fabula leaderboard`: what evaluations of runs say, side by side."""
+"""`fabula leaderboard`, `results`: what evaluations of runs say, side by side and for BabyLM's leaderboard."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from services.local.errors import CommandError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
 evaluation_app = typer.Typer()
+
+
+class Track(StrEnum):
+    """Of the BabyLM challenge 2025."""
+
+    INTERACTION = "interaction"
+    STRICT = "strict"
+    STRICT_SMALL = "strict-small"
+
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -41,6 +53,47 @@ def leaderboard(
         typer.echo(board.model_dump_json(indent=2))
     else:
         leaderboard_tables.show(board, _console())
+
+
+@evaluation_app.command()
+def results(
+    run_dir: Annotated[Path, typer.Argument(help="Folder of a run, such as runs/paper-1a2b3c.", show_default=False)],
+    to: Annotated[Path, typer.Option(help="Folder in which results/<run> is written.")],
+    submission: Annotated[
+        bool, typer.Option("--submission", help="Write the BabyLM leaderboard's submission file, too.")
+    ] = False,
+    final: Annotated[
+        str | None, typer.Option(help="Checkpoint that stands for main. Left out: the last one evaluated.")
+    ] = None,
+    track: Annotated[
+        Track, typer.Option(help="Of the submission; it decides at which words seen.")
+    ] = Track.INTERACTION,
+    backend: Annotated[str | None, typer.Option(help="Such as causal or mlm, where there are several.")] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="Write an incomplete submission, too.")] = False,
+) -> None:
+    """Write a run's predictions and reports as the BabyLM 2025 pipeline lays them out, whole or not at all.
+
+    A submission needs the final checkpoint measured on full_eval and each milestone (chck_1M, chck_2M, ...) on
+    fast_eval; give one of the two evaluations of a checkpoint its own folder with fabula evaluate --output.
+    """
+    if partial and not submission:
+        raise CommandError("--partial is about the submission file; give it together with --submission")
+    from services.local import pipeline_results
+    from services.local.evaluated import read_run
+
+    found = pipeline_results.collect(read_run(run_dir), final, backend)
+    revisions = pipeline_results.TRACKS[track.value]
+    if not submission:
+        place = pipeline_results.write_results(found, to, revisions)
+        typer.echo(f"{place}: {', '.join(found.files)}; main is {found.final}")
+        return
+    from services.local.submission import checked
+
+    name, text, problems = checked(found, revisions, partial=partial)
+    place = pipeline_results.write_results(found, to, revisions, (name, text))
+    typer.echo(place / name)
+    for problem in problems:
+        typer.echo(f"! {problem}")
 
 
 def _console() -> "Console":

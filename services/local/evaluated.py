@@ -93,9 +93,10 @@ def read_run(run_dir: Path) -> EvaluatedRun:
     return EvaluatedRun(folder, tuple(sorted(found, key=_order)), tuple(problems))
 
 
-def _order(one: Evaluated) -> tuple[bool, int, int, str]:
+def _order(one: Evaluated) -> tuple[bool, int, int, str, bool, str]:
     report = one.report
-    return report.stage == "interact", report.pretraining_words, report.interaction_words, one.name
+    words = report.pretraining_words, report.interaction_words
+    return report.stage == "interact", *words, report.checkpoint, one.name != report.checkpoint, one.name
 
 
 def suites_of(runs: Sequence[EvaluatedRun]) -> list[str]:
