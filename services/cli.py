@@ -45,8 +45,13 @@ Corpus = Annotated[
     ),
 ]
 EvalData = Annotated[
-    Path | None,
-    typer.Option(help="Folder in the BabyLM 2025 evaluation_data layout. Left out: small generated test items."),
+    str | None,
+    typer.Option(
+        "--eval-data",
+        "--data",
+        help="Folder in the BabyLM 2025 evaluation_data layout, or hub:OWNER/NAME[@REVISION] for a dataset with one. "
+        "Left out: small generated test items.",
+    ),
 ]
 Teacher = Annotated[
     str | None,
@@ -169,23 +174,43 @@ def evaluate(
     eval_data: EvalData = None,
     teacher: Teacher = None,
     teacher_url: Annotated[str | None, typer.Option(help="A running teacher. Left out: one is started.")] = None,
+    suites: Annotated[
+        str | None,
+        typer.Option(
+            help="What to measure, with commas between, such as blimp,entity,reading,glue. Left out: all that the data "
+            "allow but glue, which takes hours; without data, what has generated items."
+        ),
+    ] = None,
     stories: Annotated[int | None, typer.Option(min=1, help="Stories to write; the run's own number or 200.")] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Measure anew what is finished with the same settings.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option(help="Folder for the report; left out: evaluations/ of the run.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure one checkpoint: minimal pairs, entity tracking, and stories judged by a teacher.
+    """Measure one checkpoint: the BabyLM benchmarks, and stories judged by a teacher.
 
-    Exit status 1 where a suite failed; one without data is skipped.
+    A finished suite is kept at once, so the same command goes on where it was stopped. FABULA_EVALUATOR_<NAME> in the
+    environment sets everything else (docs/evaluation.md). Exit status 1 where a suite failed; one without data is
+    skipped.
     """
     from services.local import evaluating
     from services.local.choices import checked_eval_data, checked_teacher, chosen_teacher
 
     if teacher is not None and teacher_url is not None:
         raise CommandError("--teacher starts a teacher and --teacher-url asks a running one; give one of them")
-    judge = checked_teacher(chosen_teacher(teacher))
-    what = evaluating.What(checkpoint, checked_eval_data(eval_data), judge, teacher_url, stories, output)
+    what = evaluating.What(
+        checkpoint,
+        checked_eval_data(eval_data),
+        checked_teacher(chosen_teacher(teacher)),
+        teacher_url,
+        evaluating.chosen_suites(suites),
+        stories,
+        output,
+        again,
+    )
     report, folder = evaluating.evaluate(what, _console(stderr=True))
     if as_json:
         typer.echo(report.model_dump_json(indent=2))

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from services.evaluator.app import create_app
 from services.evaluator.job_worker import JobWorker
-from services.evaluator.settings import PREFIX, EvaluatorSettings
+from services.evaluator.settings import PREFIX, EvaluatorSettings, explain_settings
 from services.evaluator.worker import QueueWorker
 
 EPILOG = f"""\
@@ -98,14 +98,6 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(2)
 
 
-def explain(error: ValidationError) -> str:
-    """Each refused setting on a line, and why."""
-    return "\n  ".join(
-        f"{'_'.join(map(str, d['loc']))}: {d['msg'].removeprefix('Value error, ')}, found {d['input']!r}"
-        for d in error.errors()
-    )
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; 0 after a drain, 2 for a user's error."""
     given = parse_arguments(arguments)
@@ -115,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = read_settings(given)
         app = create_app(settings)
     except ValidationError as error:
-        fail(explain(error))
+        fail(explain_settings(error))
     except ValueError as error:
         fail(str(error))
     try:

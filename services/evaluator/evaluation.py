@@ -14,8 +14,7 @@ from services.evaluator.adapters.reports import write_report
 from services.evaluator.adapters.run_config import read_run_config
 from services.evaluator.adapters.suite_records import SuiteRecord, read_records, remove_leftovers, write_record
 from services.evaluator.adapters.teacher_client import TeacherClient
-from services.evaluator.bench import Bench
-from services.evaluator.engine import LogProbabilityEngine
+from services.evaluator.bench import Bench, make_engine
 from services.evaluator.errors import AbandonedError, CheckpointError, EvaluatorError, MissingDataError
 from services.evaluator.generated import SOURCE
 from services.evaluator.progress import Progress, Watch, unwatched
@@ -42,8 +41,9 @@ class _Work:
         """The checkpoint, loaded when the first suite needs it."""
         if self.bench is None:
             self.watch(Progress("loading", 0, 1))
-            checkpoint = load_checkpoint(self.request.path, self.settings.device)
-            engine = LogProbabilityEngine(checkpoint.model, checkpoint.tokenizer, self.settings.token_budget)
+            given = self.settings
+            checkpoint = load_checkpoint(self.request.path, given.device, backend=given.backend, dtype=given.dtype)
+            engine = make_engine(checkpoint, given.token_budget)
             run = read_run_config(self.request.run_folder)
             self.bench = Bench(self.settings, self.request, run, checkpoint, engine, self.watch)
         return self.bench

@@ -5,13 +5,13 @@ import socket
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "FABULA_EVALUATOR_"
 SUITES = (
     *("blimp", "blimp_supplement", "ewok", "entity_tracking", "wug_adj", "wug_past", "comps"),
-    *("glue", "storytelling"),
+    *("reading", "aoa", "glue", "storytelling"),
 )
 WITHOUT_DATA = ("blimp", "entity_tracking", "storytelling")  # these have generated items, or need none
 ONLY_BY_NAME = ("glue",)  # hours of fine-tuning
@@ -30,6 +30,19 @@ def default_worker_name() -> str:
 def _shared(name: str) -> Any:
     """Names that other services read too: FABULA_<NAME>, with FABULA_EVALUATOR_<NAME> first."""
     return AliasChoices(f"{PREFIX}{name}", f"FABULA_{name}")
+
+
+def known_suites(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Full names, each once.
+
+    Raises:
+        ValueError: one is unknown, or none is given.
+    """
+    full = tuple(dict.fromkeys(ALIASES.get(name, name) for name in names))
+    unknown = [name for name in full if name not in SUITES]
+    if unknown or not full:
+        raise ValueError(f"unknown suites {unknown}; known are {', '.join(SUITES)}")
+    return full
 
 
 class EvaluatorSettings(BaseSettings):
@@ -83,6 +96,12 @@ class EvaluatorSettings(BaseSettings):
     token_budget: int = Field(default=1024, ge=1, description="Padded tokens in one forward of the ranking suites.")
 
     device: str = Field(default="auto", pattern="^(auto|cpu|cuda(:[0-9]+)?)$", description="auto: CUDA if it is there.")
+    backend: Literal["auto", "causal", "mlm", "mntp"] = Field(
+        default="auto", description="How texts are scored. auto: mlm where the checkpoint is a masked model."
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="bfloat16: half the memory; some predictions change."
+    )
     torch_threads: int | None = Field(default=None, ge=1, description="CPU threads of the model; none: half the CPUs.")
     niceness: int = Field(default=5, ge=0, le=19, description="Lowers the service's CPU priority beside a trainer.")
 
@@ -120,10 +139,12 @@ class EvaluatorSettings(BaseSettings):
     @field_validator("suites")
     @classmethod
     def _suites_are_known(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if value is None:
-            return None
-        value = tuple(ALIASES.get(name, name) for name in value)
-        unknown = sorted(set(value) - set(SUITES))
-        if unknown:
-            raise ValueError(f"unknown suites {unknown}; known are {', '.join(SUITES)}")
-        return tuple(dict.fromkeys(value))
+        return None if value is None else known_suites(value)
+
+
+def explain_settings(error: ValidationError) -> str:
+    """Each refused setting on a line, and why."""
+    return "\n  ".join(
+        f"{'_'.join(map(str, d['loc']))}: {d['msg'].removeprefix('Value error, ')}, found {d['input']!r}"
+        for d in error.errors()
+    )

@@ -38,25 +38,28 @@ def checked_teacher(teacher: str) -> str:
     return f"{target.backend}:{path.resolve() if path is not None and path.is_dir() else target.model or ''}"
 
 
-def checked_eval_data(folder: Path | None) -> Path | None:
-    """`folder` as an absolute path.
+def checked_eval_data(given: str | None) -> str | None:
+    """A folder as an absolute path; `hub:OWNER/NAME[@REVISION]`, which is fetched here, as it is.
 
     Raises:
-        CommandError: it is not a folder, or holds no evaluation data.
+        CommandError: it is no folder and not on the Hub, or holds no evaluation data.
     """
-    from services.evaluator.adapters.eval_data import check_folder
+    from services.evaluator.adapters.eval_data import check_folder, is_hub, local_folder
     from services.evaluator.errors import EvaluatorError
 
-    if folder is None:
+    if given is None:
         return None
-    path = folder.expanduser().resolve()
+    try:
+        path = local_folder(given).expanduser().resolve()
+    except EvaluatorError as error:
+        raise CommandError(str(error)) from error
     if not path.is_dir():
         raise CommandError(
-            f"the evaluation data {folder} is not a folder (looked for {path}); give one in the BabyLM 2025 "
+            f"the evaluation data {given} is not a folder (looked for {path}); give one in the BabyLM 2025 "
             "`evaluation_data` layout, or leave it out for generated items"
         )
     try:
         check_folder(path)
     except EvaluatorError as error:
         raise CommandError(str(error)) from error
-    return path
+    return given if is_hub(given) else str(path)

@@ -1,9 +1,12 @@
 """`fabula evaluate`: measure one checkpoint in this process, its stories judged by a teacher beside us."""
 
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -14,7 +17,7 @@ from services.local.errors import CommandError, Interrupted
 from services.local.interrupts import Interrupts
 from services.local.processes import Children
 from services.local.summary import criterion_keys
-from services.local.table import duration, interval, plain_table, suite_titles
+from services.local.table import QUALITY, duration, interval, plain_table, suite_titles
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,29 @@ class What:
     """What to measure, and with what. `teacher_url` none: a teacher is started for as long as it takes."""
 
     checkpoint: Path
-    eval_data: Path | None
+    eval_data: str | None
     teacher: str
     teacher_url: str | None
+    suites: tuple[str, ...] | None
     stories: int | None
     output: Path | None
+    again: bool = False
+
+
+def chosen_suites(given: str | None) -> tuple[str, ...] | None:
+    """Suites by name, with commas between; their short names become the full ones.
+
+    Raises:
+        CommandError: one is unknown, or none is named.
+    """
+    from services.evaluator.settings import known_suites
+
+    if given is None:
+        return None
+    try:
+        return known_suites(tuple(name.strip() for name in given.split(",") if name.strip()))
+    except ValueError as error:
+        raise CommandError(f"--suites {given}: {error}") from error
 
 
 def evaluate(what: What, console: Console) -> tuple[EvaluationReport, Path]:
@@ -41,6 +62,8 @@ def evaluate(what: What, console: Console) -> tuple[EvaluationReport, Path]:
             f"{what.checkpoint} is not a folder; give a checkpoint such as runs/<run>/checkpoints/chck_1M"
         )
     with Interrupts() as interrupts:
+        if what.suites is not None and QUALITY not in what.suites:
+            return _measure(what, None, console, interrupts)
         if what.teacher_url is not None:
             if not (answer := http.readiness(what.teacher_url)).ready:
                 raise CommandError(f"the teacher at {what.teacher_url} is not ready: {answer.reason}", exit_code=1)
@@ -55,16 +78,27 @@ def evaluate(what: What, console: Console) -> tuple[EvaluationReport, Path]:
             return _measure(what, service.url, console, interrupts)
 
 
-def _measure(what: What, teacher_url: str, console: Console, interrupts: Interrupts) -> tuple[EvaluationReport, Path]:
+def _measure(
+    what: What, teacher_url: str | None, console: Console, interrupts: Interrupts
+) -> tuple[EvaluationReport, Path]:
     # Imported here: these bring torch.
     from services.evaluator.errors import AbandonedError, EvaluatorError
     from services.evaluator.evaluation import evaluate_checkpoint
     from services.evaluator.progress import Progress
     from services.evaluator.request import EvaluationRequest
-    from services.evaluator.settings import EvaluatorSettings
+    from services.evaluator.settings import PREFIX, EvaluatorSettings, explain_settings
 
     request = EvaluationRequest.from_folder(what.checkpoint.expanduser(), what.output)
-    settings = EvaluatorSettings(teacher_url=teacher_url, eval_data=what.eval_data, stories=what.stories)
+    request = request.model_copy(update={"again": what.again})
+    given: dict[str, Any] = {"teacher_url": teacher_url, "eval_data": what.eval_data, "stories": what.stories}
+    if what.suites is not None:
+        given["suites"] = what.suites
+    if f"{PREFIX}TORCH_THREADS" not in os.environ:
+        given["torch_threads"] = os.cpu_count()  # no trainer works beside us
+    try:
+        settings = EvaluatorSettings(**given)
+    except ValidationError as error:
+        raise CommandError(explain_settings(error)) from error
     with console.status("Loading ...") as status:
 
         def watch(progress: Progress) -> None:

@@ -30,7 +30,7 @@ class Request:
     preset: str | None = None
     run: str | None = None
     corpus: str | None = None
-    eval_data: Path | None = None
+    eval_data: str | None = None
     teacher: str | None = None
     overrides: tuple[str, ...] = ()
 
@@ -43,7 +43,7 @@ class Plan:
     folder: Path
     settings: RunSettings
     teacher: str
-    eval_data: Path | None
+    eval_data: str | None
 
 
 def make_plan(request: Request) -> Plan:
@@ -88,7 +88,7 @@ def read_plan(folder: Path) -> Plan:
         folder.resolve(),
         settings,
         options.get("teacher", DEFAULT_TEACHER),
-        Path(eval_data) if eval_data else None,
+        eval_data or None,
     )
 
 
@@ -131,7 +131,7 @@ def write_plan(plan: Plan) -> None:
     if known is not None and known.settings == plan.settings:
         return
     try:
-        options = {"teacher": plan.teacher, "eval_data": str(plan.eval_data) if plan.eval_data else None}
+        options = {"teacher": plan.teacher, "eval_data": plan.eval_data}
         write_atomically(plan.folder / UP_FILE, json.dumps(options, indent=2) + "\n")
         write_atomically(plan.folder / RUN_FILE, config.dump(plan.settings, plan.run))
     except OSError as error:
@@ -184,9 +184,9 @@ def _settings(request: Request, base: Mapping[str, Any] | None = None) -> RunSet
     return config.parse(data)
 
 
-def _identity(settings: RunSettings, teacher: str, eval_data: Path | None) -> str:
+def _identity(settings: RunSettings, teacher: str, eval_data: str | None) -> str:
     """6 hexadecimal digits over all that decides the run's outcome: the same command finds its run again."""
-    parts = (settings.decisive_json, teacher, str(eval_data or ""))
+    parts = (settings.decisive_json, teacher, eval_data or "")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:6]
 
 
@@ -194,7 +194,7 @@ def _facts(plan: Plan) -> dict[str, Any]:
     return {
         **json.loads(plan.settings.decisive_json),
         "teacher": plan.teacher,
-        "eval_data": str(plan.eval_data) if plan.eval_data else "generated items",
+        "eval_data": plan.eval_data or "generated items",
     }
 
 

@@ -80,7 +80,7 @@ def start_evaluator(children: Children, plan: Plan, port: int, redis_url: str, t
     command = [*_module("services.evaluator"), "--port", str(port), "--redis-url", redis_url]
     command += ["--runs-dir", str(plan.folder.parent), "--teacher-url", teacher_url]
     if plan.eval_data is not None:
-        command += ["--eval-data", str(plan.eval_data)]
+        command += ["--eval-data", plan.eval_data]
     worker = worker_name("evaluator", plan.folder)
     env = {**_environment(), "FABULA_EVALUATOR_WORKER": worker}
     return Service(children.start("evaluator", command, log, env=env), _url(port), worker)

@@ -18,6 +18,13 @@ SUITES = {
     "blimp": ("minimal pairs %", 100.0, 1),
     "blimp_supplement": ("  supplement %", 100.0, 1),
     "entity_tracking": ("entity tracking %", 100.0, 1),
+    "ewok": ("EWoK %", 100.0, 1),
+    "comps": ("COMPS %", 100.0, 1),
+    "wug_adj": ("wug adjectives rho", 1.0, 2),
+    "wug_past": ("wug past tense rho", 1.0, 2),
+    "reading": ("reading, partial R2 %", 1.0, 2),
+    "aoa": ("AoA words, nats", 1.0, 2),
+    "glue": ("GLUE %", 100.0, 1),
 }
 
 
@@ -56,6 +63,8 @@ def _scores(summary: Summary) -> Table:
     table = plain_table(f"What {summary.run} gained", "", "before", "after", "change")
     for name, (title, scale, digits) in SUITES.items():
         pair = suite(summary.before, name), suite(summary.after, name)
+        if pair == (None, None):
+            continue
         _add_row(table, title, pair, None, scale, digits)
         for key, criterion in (criterion_keys(pair[0]) or criterion_keys(pair[1])).items():
             _add_row(table, f"  {criterion}", pair, key, scale, digits)

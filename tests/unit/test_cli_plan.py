@@ -75,12 +75,12 @@ def evaluation_data(folder: Path) -> Path:
 
 def test_evaluation_data_decides_the_name(smoke: Request, tmp_path: Path) -> None:
     data = evaluation_data(tmp_path / "data")
-    assert make_plan(replace(smoke, eval_data=data)).run != make_plan(smoke).run
+    assert make_plan(replace(smoke, eval_data=str(data))).run != make_plan(smoke).run
 
 
 def test_a_run_is_written_and_read_back(smoke: Request, tmp_path: Path) -> None:
     data = evaluation_data(tmp_path / "data")
-    request = replace(smoke, eval_data=data, teacher=f"transformers:{tmp_path}", overrides=("seed=7",))
+    request = replace(smoke, eval_data=str(data), teacher=f"transformers:{tmp_path}", overrides=("seed=7",))
     plan = make_plan(request)
     write_plan(plan)
     assert read_plan(plan.folder) == plan
@@ -163,8 +163,8 @@ def test_another_teacher_is_another_setting(smoke: Request) -> None:
         ({"corpus": "/no/such.txt"}, "the corpus /no/such.txt does not exist"),
         ({"overrides": ("student.init=/no/such",)}, "student.init /no/such: no such folder, and not ORG/NAME"),
         ({"overrides": (f"student.init={Path(__file__).parent}",)}, "no config.json in that folder"),
-        ({"eval_data": Path("/no/such")}, "is not a folder"),
-        ({"eval_data": Path(__file__).parent}, "expected fast_eval"),
+        ({"eval_data": "/no/such"}, "is not a folder"),
+        ({"eval_data": str(Path(__file__).parent)}, "expected fast_eval"),
         ({"teacher": "oracle:"}, "unknown backend 'oracle'"),
         ({"run": "../elsewhere"}, "cannot name a folder"),
     ],
@@ -197,7 +197,7 @@ def test_a_damaged_run_is_said(smoke: Request) -> None:
 
 def test_teacher_and_evaluation_data_stand_beside_the_settings(smoke: Request, tmp_path: Path) -> None:
     data = evaluation_data(tmp_path / "data")
-    plan = make_plan(replace(smoke, eval_data=data))
+    plan = make_plan(replace(smoke, eval_data=str(data)))
     write_plan(plan)
     written = json.loads((plan.folder / "up.json").read_text(encoding="utf-8"))
     assert written == {"teacher": "rules:", "eval_data": str(data)}

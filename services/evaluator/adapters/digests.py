@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from fabula_proto import TeacherIdentity
+from services.evaluator.adapters.eval_data import local_folder
 from services.evaluator.adapters.run_config import RunConfig
+from services.evaluator.errors import EvaluatorError
 from services.evaluator.settings import EvaluatorSettings
 from services.evaluator.suites import glue, storytelling
 
@@ -35,9 +37,14 @@ def checkpoint_digest(folder: Path) -> str:
     return files_digest(folder.iterdir())
 
 
-def data_digest(eval_data: object) -> str:
-    """Of the evaluation data: a folder's files, or whatever else names it."""
-    return files_digest(eval_data.rglob("*")) if isinstance(eval_data, Path) else digest(eval_data)
+def data_digest(eval_data: Path | str | None) -> str:
+    """Of the evaluation data: a folder's files, those of what was fetched from the Hub, or our own items."""
+    if eval_data is None:
+        return "generated"
+    try:
+        return files_digest(local_folder(eval_data).rglob("*"))
+    except EvaluatorError:
+        return "absent"  # the suites that need them say why
 
 
 def suite_digest(

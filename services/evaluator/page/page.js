@@ -2,7 +2,9 @@
 
 const EVERY_MS = 4000, STORIES = 6, GOING_ON_S = 120;
 const SUITES = [["storytelling", "Story score"], ["blimp", "Minimal pairs"], ["blimp_supplement", "Supplement"],
-  ["entity_tracking", "Entity tracking"]];
+  ["entity_tracking", "Entity tracking"], ["ewok", "EWoK"], ["comps", "COMPS"], ["wug_adj", "Wug adjectives"],
+  ["wug_past", "Wug past tense"], ["reading", "Reading"], ["aoa", "AoA words"], ["glue", "GLUE"]];
+const UNITS = { accuracy: " %", percent: " %", correlation: " rho", nats: " nats" };
 const state = { run: null, updated: null, asked: 0, late: null, early: null, offsets: { early: 0, late: 0 } };
 
 async function ask(path) {
@@ -23,9 +25,9 @@ function runInAddress() {
 async function refresh() {
   const turn = ++state.asked;
   try {
-    const [{ runs }, info] = await Promise.all([ask("/api/runs"), ask("/info")]);
+    const [{ runs }, info, { evaluations }] = await Promise.all([ask("/api/runs"), ask("/info"), ask("/evaluations?limit=50")]);
     if (turn !== state.asked) return; // a newer question is on its way
-    showWork(info);
+    showWork(info, evaluations);
     showRuns(runs);
     byId("empty").hidden = runs.length > 0;
     const wanted = runs.find((r) => r.run === runInAddress()) || runs[0];
@@ -39,8 +41,14 @@ async function refresh() {
   }
 }
 
-function showWork(info) {
-  const queue = info.queue;
+function showWork(info, jobs) {
+  const queue = info.queue, running = jobs.find((j) => j.state === "running");
+  const waiting = jobs.filter((j) => j.state === "waiting").length, more = waiting ? `; ${waiting} more asked for` : "";
+  if (running) {
+    const { suite, done, total } = running.progress ?? { suite: "starting", done: 0, total: 0 };
+    setText("work", `Measuring ${running.order.checkpoint}, as was asked for: ${suite} ${done} of ${total}${more}.`);
+    return;
+  }
   if (!queue) setText("work", "Reading runs; no queue is served.");
   else if (!queue.alive) setText("work", "The queue worker has stopped.");
   else if (!queue.working_on) setText("work", `Waiting for checkpoints; ${queue.finished} measured since this evaluator started.`);
@@ -128,11 +136,13 @@ function showCurves(metrics) {
 function showCheckpoints(detail) {
   const reports = new Map(detail.reports.map((r) => [r.checkpoint, r]));
   const names = [...new Set([...detail.checkpoints.map((c) => c.checkpoint), ...reports.keys()])];
+  const measured = new Set(detail.reports.flatMap((r) => r.suites.filter((s) => s.status !== "skipped").map((s) => s.suite)));
+  const suites = SUITES.filter(([suite], place) => place < 2 || measured.has(suite));
   byId("suites").replaceChildren(el("tr", {}, el("th", { scope: "col" }, "Checkpoint"),
-    ...SUITES.map(([, title]) => el("th", { scope: "col" }, title))));
+    ...suites.map(([, title]) => el("th", { scope: "col" }, title))));
   byId("checkpoints").replaceChildren(...names.map((name) => {
     const complete = detail.checkpoints.find((c) => c.checkpoint === name)?.complete ?? true;
-    const cells = SUITES.map(([suite]) => suiteCell(reports.get(name)?.suites.find((s) => s.suite === suite)));
+    const cells = suites.map(([suite]) => suiteCell(reports.get(name)?.suites.find((s) => s.suite === suite)));
     return el("tr", {}, el("th", { scope: "row" }, name, complete ? null : el("small", {}, " being written")), ...cells);
   }));
 }
@@ -142,10 +152,10 @@ function suiteCell(result) {
   if (result.status !== "ok") {
     return el("td", { class: result.status, title: result.reason }, result.status === "failed" ? `failed: ${result.reason}` : "skipped");
   }
-  const m = result.measures[result.headline], percent = result.unit === "accuracy";
-  const show = (value) => (percent ? `${(100 * value).toFixed(1)}` : value.toFixed(2));
+  const m = result.measures[result.headline], share = result.unit === "accuracy", unit = UNITS[result.unit] ?? "";
+  const show = (value) => (share ? `${(100 * value).toFixed(1)}` : value.toFixed(2));
   const source = result.source === "generated" ? "generated items" : null;
-  return el("td", { title: `${m.n} items from ${result.source}` }, percent ? `${show(m.value)} %` : show(m.value),
+  return el("td", { title: `${m.n} items from ${result.source}` }, `${show(m.value)}${unit}`,
     el("small", {}, `${show(m.low)} to ${show(m.high)}`), source ? el("small", {}, source) : null,
     result.reason ? el("small", { class: "note" }, result.reason) : null);
 }
