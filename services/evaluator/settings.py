@@ -127,7 +127,9 @@ class EvaluatorSettings(BaseSettings):
     @field_validator("eval_data")
     @classmethod
     def _folder_or_hub(cls, value: Path | str | None) -> Path | str | None:
-        return value if value is None or str(value).startswith("hub:") else Path(value)
+        if value is None:
+            return None
+        return str(value) if str(value).startswith("hub:") else Path(value)
 
     @field_validator("glue_tasks")
     @classmethod
