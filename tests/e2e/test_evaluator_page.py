@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from fabula_proto import Alarm
+from fabula_proto import Alarm, EvaluationOrder
+from services.evaluator.adapters.job_store import JobStore
 from services.evaluator.app import create_app
+from services.evaluator.orders import JOBS
 from services.evaluator.settings import EvaluatorSettings
 from tests.evaluator_runs import step_metrics, write_report, write_run, write_stories_step
 from tests.teacher_helpers import serving
@@ -46,6 +48,25 @@ def test_a_run_is_shown_with_curves_scores_and_stories(address: str, page: Page)
     expect(page.locator("#late article").first).to_contain_text("Story 0 of step 4")
     expect(page.locator("#late article").first).to_contain_text("7 points")
     expect(page.locator("#late article").first).to_contain_text("repetition")
+
+
+def test_columns_are_the_suites_that_were_measured(address: str, page: Page) -> None:
+    page.goto(f"{address}/#tale")
+    row = page.get_by_role("row", name="chck_1M_rl_100k")
+    expect(row).to_contain_text("1.25 %")
+    expect(page.get_by_role("columnheader", name="Reading")).to_be_visible()
+    expect(page.get_by_role("columnheader", name="Supplement")).to_have_count(0)  # skipped in every report
+
+
+def test_an_evaluation_that_was_asked_for_is_shown(address: str, page: Page, runs: Path) -> None:
+    store = JobStore(runs / JOBS)
+    job = store.submit(EvaluationOrder(checkpoint="tale/chck_500k"))
+    with store.claimed(job.id):  # as another process would hold it
+        store.save(job.model_copy(update={"state": "running", "starts": 1}))
+        page.goto(f"{address}/#tale")
+        expect(page.locator("#work")).to_contain_text("Measuring tale/chck_500k, as was asked for", timeout=15_000)
+        store.save(job.model_copy(update={"state": "cancelled"}))
+    expect(page.locator("#work")).to_contain_text("no queue is served", timeout=15_000)
 
 
 def test_stories_are_browsed_by_step_and_page(address: str, page: Page) -> None:

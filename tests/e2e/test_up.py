@@ -148,6 +148,14 @@ def test_evaluate_measures_a_checkpoint_as_up_does(finished: Finished, tmp_path:
         [same] = [other for other in known.suites if other.suite == suite.suite]
         assert suite.measures == same.measures
     assert [suite.status for suite in report.suites] == ["ok", "ok"]
+    one = [*FABULA, "evaluate", str(checkpoint), "--output", str(tmp_path / "one"), "--suites", "entity", "--json"]
+    with start(one, tmp_path / "one.out", tmp_path, ONE_THREAD) as running:
+        assert running.end() == 0, running.text
+    [boxes] = EvaluationReport.from_json(running.text[running.text.index("{") :]).suites
+    assert boxes.measures == report.suites[0].measures
+    with start([*one[:-3], "--suites", "boxes"], tmp_path / "wrong.out", tmp_path, ONE_THREAD) as running:
+        assert running.end() == 2
+    assert "--suites boxes: unknown suites ['boxes']; known are blimp" in running.text
 
 
 def read_report(run: Path, checkpoint: str) -> EvaluationReport:
