@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from services.evaluator.adapters.checkpoint import LoadedCheckpoint
 from services.evaluator.adapters.run_config import RunConfig
-from services.evaluator.engine import ItemsDone, LogProbabilityEngine
+from services.evaluator.engine import Engine, ItemsDone, LogProbabilityEngine
+from services.evaluator.masked import MaskedEngine
 from services.evaluator.progress import Progress, Watch
 from services.evaluator.request import EvaluationRequest
 from services.evaluator.settings import EvaluatorSettings
@@ -20,12 +21,19 @@ class Bench:
     request: EvaluationRequest
     run: RunConfig
     checkpoint: LoadedCheckpoint
-    engine: LogProbabilityEngine
+    engine: Engine
     watch: Watch
 
     def done(self, suite: str) -> ItemsDone:
         """Tells `watch` how far `suite` is; call it often, for it may raise AbandonedError to stop."""
         return lambda done, total: self.watch(Progress(suite, done, total))
+
+
+def make_engine(checkpoint: LoadedCheckpoint, token_budget: int) -> Engine:
+    """The engine for the checkpoint's backend."""
+    if checkpoint.backend == "causal":
+        return LogProbabilityEngine(checkpoint.model, checkpoint.tokenizer, token_budget)
+    return MaskedEngine(checkpoint.model, checkpoint.tokenizer, token_budget, shifted=checkpoint.backend == "mntp")
 
 
 @dataclass(frozen=True, slots=True)
