@@ -1,6 +1,7 @@
 # make        set up .venv            make test     every check and test, then a summary
 # make run    the whole loop here     make check    the checks alone, without the tests
 # make schemas   write the JSON Schemas and OpenAPI documents anew      make clean   remove .venv and caches, keep runs/
+# make gpu-bench measure and test on a CUDA GPU; exits with 2 where there is none (ARGS="--device cpu" tries its paths)
 
 SHELL := /bin/bash
 BIN := .venv/bin
@@ -11,7 +12,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3 python3.13 python3.14 p
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := all
-.PHONY: all run test check schemas clean
+.PHONY: all run test check schemas gpu-bench clean
 
 all: .venv/.ready
 
@@ -63,6 +64,9 @@ check test: .venv/.ready-dev
 
 schemas: .venv/.ready
 	@$(BIN)/python -m services.schemas
+
+gpu-bench: .venv/.ready-dev
+	@$(BIN)/python -m bench.gpu $(ARGS)
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

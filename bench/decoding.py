@@ -1,14 +1,17 @@
 """Decoding: ours against our former path, transformers' `generate` and TRL 0.9.4's, one model, one machine, one run.
 
     .venv/bin/python -m bench.decoding [--trl-python PATH] [--threads 2] [--rounds 7]
+    .venv/bin/python -m bench.decoding --device cuda --dtype bfloat16
 
-A randomly initialised GPT-2 of 7.4M parameters continues one prompt 32 times for 90 tokens at temperature 1, in fp32:
+A randomly initialised GPT-2 of 7.4M parameters continues one prompt 32 times for 90 tokens at temperature 1:
 
 - ours: `services.student_trainer.decoding.decode`
+- graph: the same with `cuda_graph`, where `--graph` asks for it; on a CPU its steps run one by one
 - former: the same sampling and random streams over the model's own forward and a growing `DynamicCache`
 - generate: transformers' `generate(do_sample=True, top_k=0)`, all stories in one batch
 - trl: `PPOTrainer.generate` of TRL 0.9.4, as arXiv 2509.15714 calls it (batches of 4), in a process of its own.
   It needs an environment with torch 2.13.0, trl 0.9.4, transformers 4.53 and rich; `--trl-python` names its Python.
+  On the CPU and in fp32 only.
 
 They run in turn, round by round. Times are medians, ratios medians of the rounds' ratios. CPU seconds count all threads
 and suffer less from a machine that others use too.
@@ -63,13 +66,27 @@ def build(folder: Path, options: argparse.Namespace) -> None:
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
 
 
-def ours(model: PreTrainedModel, task: Task) -> Callable[[], int]:
+def loaded(folder: str | Path, options: argparse.Namespace, **how: str) -> PreTrainedModel:
+    """The student as the options want it."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, options.dtype), **how)
+    return cast(PreTrainedModel, model.to(options.device).eval())
+
+
+def where(options: argparse.Namespace) -> str:
+    """Precision and machine, in words."""
+    on = torch.cuda.get_device_name() if options.device == "cuda" else f"{options.threads} threads"
+    return f"{options.dtype}, {on}, torch {torch.__version__}"
+
+
+def ours(model: PreTrainedModel, task: Task, *, cuda_graph: bool = False) -> Callable[[], int]:
     """Our decoder."""
 
     def write() -> int:
         uniforms_BT = story_uniforms(42, 0, range(task.stories), task.tokens)
         prompts = [task.prompt] * task.stories
-        decoded = decode(model, prompts, uniforms_BT, temperature=1.0, eos_token_id=EOS, pad_token_id=1)
+        decoded = decode(
+            model, prompts, uniforms_BT, temperature=1.0, eos_token_id=EOS, pad_token_id=1, cuda_graph=cuda_graph
+        )
         return int(decoded.lengths_B.sum())
 
     return write
@@ -80,13 +97,14 @@ def former(model: PreTrainedModel, task: Task) -> Callable[[], int]:
 
     @torch.no_grad()
     def write() -> int:
-        uniforms_BT = story_uniforms(42, 0, range(task.stories), task.tokens)
-        inputs = torch.tensor([task.prompt]).expand(task.stories, -1)
-        cache, open_B, written = DynamicCache(config=model.config), torch.ones(task.stories, dtype=torch.bool), 0
+        device, cache, written = model.device, DynamicCache(config=model.config), 0
+        uniforms_BT = story_uniforms(42, 0, range(task.stories), task.tokens).to(device)
+        inputs = torch.tensor([task.prompt], device=device).expand(task.stories, -1)
+        open_B = torch.ones(task.stories, dtype=torch.bool, device=device)
         for position in range(task.tokens):
-            seen_BS = torch.ones(task.stories, len(task.prompt) + position, dtype=torch.long)
+            seen_BS = torch.ones(task.stories, len(task.prompt) + position, dtype=torch.long, device=device)
             output = model(inputs, attention_mask=seen_BS, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            cdf_BV = torch.softmax(output.logits[:, -1], dim=-1).cumsum(dim=-1)
+            cdf_BV = torch.softmax(output.logits[:, -1].float(), dim=-1).cumsum(dim=-1)
             inputs = torch.searchsorted(cdf_BV, uniforms_BT[:, position, None].float() * cdf_BV[:, -1:], right=True)
             written += int(open_B.sum())
             open_B &= inputs[:, 0] != EOS
@@ -99,7 +117,7 @@ def former(model: PreTrainedModel, task: Task) -> Callable[[], int]:
 
 def generate(model: PreTrainedModel, task: Task) -> Callable[[], int]:
     """transformers' `generate`, in one batch."""
-    prompts = torch.tensor([task.prompt] * task.stories)
+    prompts = torch.tensor([task.prompt] * task.stories, device=model.device)
 
     def write() -> int:
         written = model.generate(  # type: ignore[operator]
@@ -119,7 +137,7 @@ def trl(python: Path, folder: Path, task: Task, threads: int) -> Iterator[Callab
     """A process that decodes once for each line it is sent, and answers with its times."""
     script = Path(__file__).with_name("decoding_trl.py")
     arguments = json.dumps({"model": str(folder), "threads": threads, **task._asdict()})
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     with subprocess.Popen(  # noqa: S603
         [python, script, arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
@@ -167,16 +185,23 @@ def main() -> None:
     numbers = {"stories": 32, "tokens": 90, "layers": 4, "heads": 4, "width": 256, "vocab": 16_000}
     for name, default in (numbers | {"threads": 2, "rounds": 7}).items():
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the model's weights")
+    parser.add_argument("--graph", action="store_true", help="measure our decoder with a CUDA graph, too")
     parser.add_argument("--trl-python", type=Path, help="Python of an environment with TRL 0.9.4")
     parser.add_argument("--profile", action="store_true", help="show where our decoder's time goes, too")
     options = parser.parse_args()
+    if options.trl_python is not None and (options.device, options.dtype) != ("cpu", "float32"):
+        parser.error("--trl-python measures on the CPU in float32; leave out --device and --dtype")
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
         build(Path(folder), options)
         task = Task([5 + 7 * i for i in range(PROMPT_TOKENS)], options.stories, options.tokens)
-        eager = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=ATTENTION).eval()
-        ways = {"ours": ours(eager, task), "former": former(eager, task)}
-        ways["generate"] = generate(AutoModelForCausalLM.from_pretrained(folder).eval(), task)
+        eager = loaded(folder, options, attn_implementation=ATTENTION)
+        ways = {"ours": ours(eager, task)}
+        if options.graph:
+            ways["graph"] = ours(eager, task, cuda_graph=True)
+        ways |= {"former": former(eager, task), "generate": generate(loaded(folder, options), task)}
         runs: dict[str, Callable[[], Times]] = {name: partial(timed, way) for name, way in ways.items()}
         if options.trl_python is None:
             rounds = measure(runs, options.rounds)
@@ -184,9 +209,7 @@ def main() -> None:
             with trl(options.trl_python, Path(folder), task, options.threads) as run_trl:
                 rounds = measure(runs | {"trl": run_trl}, options.rounds)
         parameters = sum(parameter.numel() for parameter in eager.parameters())
-        print(
-            f"{parameters:,} parameters, {task.stories} stories x {task.tokens} tokens, fp32, {options.threads} threads"
-        )
+        print(f"{parameters:,} parameters, {task.stories} stories x {task.tokens} tokens, {where(options)}")
         print(f"medians of {options.rounds} rounds taken in turn")
         report(rounds)
         if options.trl_python is None:

@@ -1,6 +1,7 @@
-"""A whole RL step, the teacher left out, against TRL: one model, one machine, one run, in fp32.
+"""A whole RL step, the teacher left out, against TRL: one model, one machine, one run.
 
     .venv/bin/python -m bench.learning --trl-python OLD --grpo-python NEW [--threads 2] [--rounds 5]
+    .venv/bin/python -m bench.learning --device cuda --dtype bfloat16 --graph
 
 A randomly initialised GPT-2 of 7.4M parameters (vocabulary 16,000) writes 32 stories of 90 tokens to one prompt, and
 learns from 32 such stories in 4 passes over the whole batch:
@@ -11,7 +12,8 @@ learns from 32 such stories in 4 passes over the whole batch:
 - trl grpo: `GRPOTrainer` of current TRL, its batch written by transformers' `generate`; gradient checkpointing off
 
 Ours learns from tokens drawn at random, as TRL 0.9.4 does: from the very same ones, whose weights are then compared.
-TRL runs in processes of its own; either Python may be left out. To make them:
+`--dtype bfloat16` is `interact.dtype`: what is written stays fp32. `--graph` is `interact.cuda_graph`.
+TRL runs in processes of its own, on the CPU in fp32; either Python may be left out. To make them:
 
     python3.11 -m venv OLD && OLD/bin/pip install torch==2.13.0 trl==0.9.4 transformers==4.53.3 rich
     python3.11 -m venv NEW && NEW/bin/pip install torch==2.13.0 trl==1.16.0
@@ -36,7 +38,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from bench.decoding import EOS, PROMPT_TOKENS, build
+from bench.decoding import EOS, PROMPT_TOKENS, build, where
 from services.student_trainer.algorithms.experience import Algorithm, JudgedStories
 from services.student_trainer.algorithms.grpo import GRPO
 from services.student_trainer.algorithms.ppo import PPO
@@ -54,25 +56,32 @@ PARTS = ("write", "learn")
 Times = dict[str, dict[str, float]]  # part -> wall and cpu seconds
 
 
-def timed(work: Callable[[], object]) -> dict[str, float]:
-    """Wall and CPU seconds of a call."""
+def timed(work: Callable[[], object], device: torch.device) -> dict[str, float]:
+    """Wall and CPU seconds of a call, until the device has done it all."""
     wall, cpu = time.perf_counter(), time.process_time()
     work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
 
 
 class Ours:
     """One of our algorithms on its own copy of the model."""
 
-    def __init__(self, algorithm: Algorithm, kl: float, folder: Path, batch: dict[str, Tensor]) -> None:
-        model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=ATTENTION)
+    def __init__(
+        self, algorithm: Algorithm, kl: float, folder: Path, batch: dict[str, Tensor], options: argparse.Namespace
+    ) -> None:
+        model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=ATTENTION).to(options.device)
         self.algorithm, self.kl = algorithm, kl
+        self.cuda_graph = options.graph
         self.policy = Policy.from_student(model, seed=1, value_head=algorithm.needs_value_head)
+        self.policy.bfloat16 = options.dtype == "bfloat16"
         self.optimizer = make_optimizer(self.policy, algorithm.settings)
+        batch = {name: tensor.to(options.device) for name, tensor in batch.items()}
         scores = batch["scores"]
         self.judged = JudgedStories(
             torch.cat([batch["queries"], batch["responses"]], dim=1),
-            torch.ones(batch["responses"].shape),
+            torch.ones(batch["responses"].shape, device=scores.device),
             scores,
             torch.ones_like(scores),
         )
@@ -81,7 +90,15 @@ class Ours:
         """Decode a batch."""
         stories, tokens = self.judged.mask_BT.shape
         uniforms_BT = story_uniforms(42, 0, range(stories), tokens)
-        decode(self.policy.model, [PROMPT] * stories, uniforms_BT, temperature=1.0, eos_token_id=EOS, pad_token_id=1)
+        decode(
+            self.policy.model,
+            [PROMPT] * stories,
+            uniforms_BT,
+            temperature=1.0,
+            eos_token_id=EOS,
+            pad_token_id=1,
+            cuda_graph=self.cuda_graph,
+        )
 
     def learn(self) -> None:
         """One update."""
@@ -89,7 +106,8 @@ class Ours:
         update(self.algorithm, self.policy, self.optimizer, gathered, 1.0, torch.Generator().manual_seed(0))
 
     def __call__(self) -> Times:
-        return {"write": timed(self.write), "learn": timed(self.learn)}
+        device = self.policy.model.device
+        return {"write": timed(self.write, device), "learn": timed(self.learn, device)}
 
     def weights(self) -> dict[str, Tensor]:
         """By the names of TRL's policy with a value head."""
@@ -102,7 +120,11 @@ class Ours:
 def process(python: Path, script: str, task: dict[str, Any]) -> Iterator[Callable[[str], Any]]:
     """A process that answers each line with a line of JSON."""
     path = Path(__file__).with_name(script)
-    environment = os.environ | {"OMP_NUM_THREADS": str(task["threads"]), "HF_HUB_OFFLINE": "1"}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(task["threads"]),
+        "HF_HUB_OFFLINE": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
     with subprocess.Popen(  # noqa: S603
         [python, path, json.dumps(task)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as running:
@@ -153,9 +175,14 @@ def main() -> None:
     numbers = {"stories": 32, "tokens": 90, "layers": 4, "heads": 4, "width": 256, "vocab": 16_000}
     for name, default in (numbers | {"threads": 2, "rounds": 5}).items():
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="as interact.dtype")
+    parser.add_argument("--graph", action="store_true", help="write with a CUDA graph")
     parser.add_argument("--trl-python", type=Path, help="Python of an environment with TRL 0.9.4")
     parser.add_argument("--grpo-python", type=Path, help="Python of an environment with current TRL")
     options = parser.parse_args()
+    if (options.trl_python or options.grpo_python) and (options.device, options.dtype) != ("cpu", "float32"):
+        parser.error("TRL is measured on the CPU in float32; leave out --device and --dtype")
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as name, ExitStack() as processes:
         folder, generator = Path(name), torch.Generator().manual_seed(0)
@@ -166,9 +193,9 @@ def main() -> None:
             "scores": torch.rand(options.stories, generator=generator),
         }
         torch.save(batch, folder / "batch.pt")
-        ppo = Ours(PPO(PPOSettings(epochs=EPOCHS, learning_rate=LEARNING_RATE), "k1"), KL_PPO, folder, batch)
+        ppo = Ours(PPO(PPOSettings(epochs=EPOCHS, learning_rate=LEARNING_RATE), "k1"), KL_PPO, folder, batch, options)
         settings = GRPOSettings(epochs=EPOCHS, learning_rate=LEARNING_RATE, max_grad_norm=1.0)
-        grpo = Ours(GRPO(settings, "k3", options.tokens), KL_GRPO, folder, batch)
+        grpo = Ours(GRPO(settings, "k3", options.tokens), KL_GRPO, folder, batch, options)
         if ppo.policy.value_head is not None:
             torch.save(ppo.policy.value_head.summary.state_dict(), folder / "value_head.pt")
         task = {name: getattr(options, name) for name in ("threads", "stories", "tokens")} | {
@@ -191,13 +218,14 @@ def main() -> None:
         start = {name: tensor.clone() for name, tensor in ppo.weights().items()}
         for run in runs.values():
             run()
-        verdict = "weights were not compared: give --trl-python"
+        verdict = "weights were not compared with TRL's: give --trl-python"
         if options.trl_python is not None:
             old(f"save {folder / 'theirs.pt'}")
             verdict = compare(ppo, start, torch.load(folder / "theirs.pt"))
         rounds = [{name: run() for name, run in runs.items()} for _ in range(options.rounds)]
     print(f"{sum(p.numel() for p in ppo.policy.model.parameters()):,} parameters, {options.stories} stories x", end=" ")
-    print(f"{options.tokens} tokens, {EPOCHS} passes, fp32, {options.threads} threads, {options.rounds} rounds in turn")
+    graph = ", cuda_graph" if options.graph else ""
+    print(f"{options.tokens} tokens, {EPOCHS} passes, {where(options)}{graph}, {options.rounds} rounds in turn")
     report(rounds)
     print(verdict)
 

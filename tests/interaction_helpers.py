@@ -5,6 +5,7 @@ from pathlib import Path
 from fabula_proto import StepMetrics
 from fabula_proto.streams import Streams
 from services.student_trainer.interaction import Watcher, interact
+from services.student_trainer.ranks import Ranks
 from services.student_trainer.records import StoryRow
 from services.student_trainer.run_folder import RunFolder
 from services.student_trainer.settings import RunSettings
@@ -33,6 +34,13 @@ class Following:
         return self._questions_left < 0
 
 
-def go(redis_url: str, folder: RunFolder, start: Path, settings: RunSettings, following: Following) -> Path:
+def go(
+    redis_url: str,
+    folder: RunFolder,
+    start: Path,
+    settings: RunSettings,
+    following: Following,
+    ranks: Ranks | None = None,
+) -> Path:
     with Streams(redis_url) as streams:
-        return interact(folder, settings, start, StoryQueue(streams, folder.run), following.watcher)
+        return interact(folder, settings, start, StoryQueue(streams, folder.run), following.watcher, ranks)

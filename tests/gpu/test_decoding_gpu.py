@@ -13,13 +13,6 @@ from services.student_trainer.decoding_prompts import Prompts
 from tests.decoding_helpers import ALIKE, UNLIKE, check, few_words, gpt2, random_student, uniforms, write
 
 
-@pytest.fixture(scope="module", params=["cpu", "cuda"])
-def device(request: pytest.FixtureRequest) -> torch.device:
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("needs a GPU that PyTorch can use; torch.cuda.is_available() is False here")
-    return torch.device(request.param)
-
-
 def on(device: torch.device, model: PreTrainedModel) -> PreTrainedModel:
     model.to(device)  # type: ignore[arg-type]
     return model
