@@ -1,4 +1,4 @@
-"""A Hugging Face Hub on this machine, as far as pushing and loading a model go: git branches in memory, LFS objects.
+"""A Hugging Face Hub on this machine, as far as pushing and loading a model, and loading a dataset, go.
 
 Paths and fields are those that huggingface_hub 2.4 asks for and reads (hf_api.py, _commit_api.py, lfs.py,
 file_download.py) and that https://huggingface.co/docs/hub/api documents; Xet is not spoken.
@@ -62,6 +62,7 @@ class Commit:
 class Repo:
     private: bool
     branches: dict[str, Commit]
+    gated: bool = False
 
     def at(self, revision: str) -> Commit:
         known = [commit for head in self.branches.values() for commit in head.history() if commit.id == revision]
@@ -140,6 +141,7 @@ def hub_app(hub: Hub) -> FastAPI:
 def _add_reading(app: FastAPI, hub: Hub) -> None:
     @app.get("/api/models/{owner}/{name}")
     @app.get("/api/models/{owner}/{name}/revision/{revision}")
+    @app.get("/api/datasets/{owner}/{name}/revision/{revision}")
     async def info(request: Request, owner: str, name: str, revision: str = "main") -> dict[str, Any]:
         repo = hub.repo(f"{owner}/{name}", _token(request))
         commit = repo.at(revision)
@@ -169,6 +171,7 @@ def _add_reading(app: FastAPI, hub: Hub) -> None:
         ]
 
     @app.get("/api/models/{owner}/{name}/tree/{revision}")
+    @app.get("/api/datasets/{owner}/{name}/tree/{revision}")
     @app.get("/api/models/{owner}/{name}/tree/{revision}/{folder:path}")
     async def tree(request: Request, owner: str, name: str, revision: str, folder: str = "") -> list[dict[str, Any]]:
         files = hub.repo(f"{owner}/{name}", _token(request)).at(revision).files
@@ -178,8 +181,12 @@ def _add_reading(app: FastAPI, hub: Hub) -> None:
         return rows
 
     @app.api_route("/{owner}/{name}/resolve/{revision}/{path:path}", methods=["GET", "HEAD"])
+    @app.api_route("/datasets/{owner}/{name}/resolve/{revision}/{path:path}", methods=["GET", "HEAD"])
     async def resolve(request: Request, owner: str, name: str, revision: str, path: str) -> Response:
-        commit = hub.repo(f"{owner}/{name}", _token(request)).at(revision)
+        repo = hub.repo(f"{owner}/{name}", _token(request))
+        if repo.gated and _token(request) != WRITER:
+            raise HubError(403, "GatedRepo", f"Access to dataset {owner}/{name} is restricted")
+        commit = repo.at(revision)
         if path not in commit.files:
             raise HubError(404, "EntryNotFound", f"Entry not found: {path}")
         blob = commit.files[path]

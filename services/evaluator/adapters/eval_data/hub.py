@@ -60,8 +60,8 @@ def _fetched(name: str) -> Path:
         raise EvaluatorError(f"{name}: {page} has no revision {revision!r}; see {page}/commits/main") from error
     except LocalEntryNotFoundError as error:
         raise EvaluatorError(
-            f"{name} is not in the cache of this machine and the Hub was not asked or did not answer "
-            f"({constants.ENDPOINT}); unset HF_HUB_OFFLINE, or give a folder"
+            f"{name} is not in the cache of this machine, and {constants.ENDPOINT} was not asked or gave no answer "
+            f"({str(error).splitlines()[0]}); unset HF_HUB_OFFLINE, try again, or give a folder"
         ) from error
     except (HFValidationError, HTTPError, OSError) as error:
         raise EvaluatorError(f"{name} cannot be fetched from {page}: {error}; try again, or give a folder") from error
