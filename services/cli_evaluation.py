@@ -81,16 +81,15 @@ def results(
     from services.local import pipeline_results
     from services.local.evaluated import read_run
 
-    found = pipeline_results.collect(read_run(run_dir), final, backend)
-    revisions = pipeline_results.TRACKS[track.value]
+    found = pipeline_results.collect(read_run(run_dir), track.value, final, backend)
     if not submission:
-        place = pipeline_results.write_results(found, to, revisions)
+        place = pipeline_results.write_results(found, to)
         typer.echo(f"{place}: {', '.join(found.files)}; main is {found.final}")
         return
     from services.local.submission import checked
 
-    name, text, problems = checked(found, revisions, partial=partial)
-    place = pipeline_results.write_results(found, to, revisions, (name, text))
+    name, text, problems = checked(found, partial=partial)
+    place = pipeline_results.write_results(found, to, (name, text))
     typer.echo(place / name)
     for problem in problems:
         typer.echo(f"! {problem}")

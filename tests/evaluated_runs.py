@@ -44,7 +44,8 @@ class Told:
 Evaluate = Callable[[ItemSet, Scorer, int, ItemsDone], SuiteOutcome]
 
 
-def _suite(name: str, outcome: SuiteOutcome, path: str | None, reason: str | None = None) -> Suite:
+def of_outcome(name: str, outcome: SuiteOutcome, path: str | None, reason: str | None = None) -> Suite:
+    """What a report says of a suite that was measured."""
     result = SuiteResult(
         suite=name,
         status="ok",
@@ -71,7 +72,7 @@ def pairs(answers: Answers, suite: str = "blimp", path: str | None = None, reaso
         for uid, row in answers.items()
         for i in range(len(row))
     ]
-    return _suite(suite, _ranked(blimp.evaluate, items, answers), path, reason)
+    return of_outcome(suite, _ranked(blimp.evaluate, items, answers), path, reason)
 
 
 def boxes(answers: Answers, path: str | None = None) -> Suite:
@@ -81,7 +82,7 @@ def boxes(answers: Answers, path: str | None = None) -> Suite:
         split, ops, _ = uid.rsplit("_", 2)
         options = [f" the thing {i}." for i in range(5)]
         items += [choice(uid, "The box holds", options, (("split", split), ("ops", ops)))] * len(row)
-    return _suite("entity_tracking", _ranked(entity_tracking.evaluate, items, answers), path)
+    return of_outcome("entity_tracking", _ranked(entity_tracking.evaluate, items, answers), path)
 
 
 def stories(totals: Sequence[float | None], prompt: str = "Once") -> Suite:
@@ -89,7 +90,7 @@ def stories(totals: Sequence[float | None], prompt: str = "Once") -> Suite:
     measures = {"total": as_measure(mean_interval([t for t in totals if t is not None], 0))}
     rows = [{"text": "A fox.", "words": 2, "ended": True, "verdict": {"status": "ok", "total": t}} for t in totals]
     files = {"stories.json": json.dumps({"prompt": prompt, "seed": 1, "stories": rows})}
-    told = _suite("storytelling", SuiteOutcome("stories", "total", "points", measures, files), None)
+    told = of_outcome("storytelling", SuiteOutcome("stories", "total", "points", measures, files), None)
     return Suite(told.result.model_copy(update={"teacher": IDENTITY}), told.files)
 
 

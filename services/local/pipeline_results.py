@@ -2,8 +2,9 @@
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -52,12 +53,15 @@ class Measured:
 
 @dataclass(frozen=True)
 class PipelineResults:
-    """What a run has for the pipeline. `files`: revision -> path below it -> our file. `final` stands for `main`."""
+    """What a run has for the pipeline. `final` is the checkpoint that stands for `main`."""
 
     model: str
     final: str
     backend: str
+    revisions: tuple[str, ...]
+    """The track's; its submissions hold scores at each of them."""
     files: Mapping[str, Mapping[str, Path]]
+    """Revision -> path below it -> our file."""
     suites: Mapping[str, Mapping[str, Measured]]
     """Revision -> folder of the suite's results below it -> the suite."""
 
@@ -70,19 +74,30 @@ class PipelineResults:
         file = self.files.get(revision, {}).get(path)
         return None if file is None else _read_json(file)
 
-    def surprisals(self, revisions: Sequence[str]) -> dict[str, list[Any]]:
-        """Revision -> its rows for the age of acquisition, for those of `revisions` that have any."""
+    @cached_property
+    def surprisals(self) -> dict[str, Any]:
+        """Revision -> its document for the age of acquisition, for those of `revisions` that have one."""
         path = f"zero_shot/{self.backend}/{AOA_FILE}"
-        found = {revision: self.read(revision, path) for revision in revisions}
-        return {revision: told["results"] for revision, told in found.items() if told is not None}
+        found = {revision: self.read(revision, path) for revision in self.revisions}
+        return {revision: document for revision, document in found.items() if document is not None}
+
+    @cached_property
+    def merged_surprisals(self) -> str | None:
+        """The pipeline's one document of all `revisions`; none where there is nothing to merge."""
+        from services.evaluator.suites import aoa  # brings torch
+
+        return aoa.merged(list(self.surprisals.values()), self.model) if self.surprisals else None
 
 
-def collect(run: EvaluatedRun, final: str | None = None, backend: str | None = None) -> PipelineResults:
+def collect(
+    run: EvaluatedRun, track: str = "interaction", final: str | None = None, backend: str | None = None
+) -> PipelineResults:
     """Find the files of every suite that was measured on BabyLM data.
 
     Args:
         run: Its evaluations. Two of one checkpoint, such as one on fast_eval and one on full_eval, are put together; of
             a suite that both measured on the same data, the one in the folder of the checkpoint's name counts.
+        track: One of TRACKS.
         final: The checkpoint that also stands for `main`; none: the last one evaluated.
         backend: causal, mlm or mntp; none: the only one there is.
 
@@ -109,7 +124,9 @@ def collect(run: EvaluatedRun, final: str | None = None, backend: str | None = N
             exit_code=1,
         )
     # The pipeline cuts a name at its last dot, when it writes and when it reads.
-    return PipelineResults(PurePath(run.name).stem, final or known[-1], _backend(files, backend), files, suites)
+    return PipelineResults(
+        PurePath(run.name).stem, final or known[-1], _backend(files, backend), TRACKS[track], files, suites
+    )
 
 
 def _files(folder: Path, results_path: str) -> dict[str, Path]:
@@ -132,15 +149,12 @@ def _backend(files: Mapping[str, Mapping[str, Path]], wanted: str | None) -> str
     )
 
 
-def write_results(
-    results: PipelineResults, to: Path, revisions: Sequence[str], submission: tuple[str, str] | None = None
-) -> Path:
-    """Write `<to>/results/<model>`, whole or not at all.
+def write_results(results: PipelineResults, to: Path, submission: tuple[str, str] | None = None) -> Path:
+    """Write `<to>/results/<model>`, whole or not at all; surprisals of all revisions go below `main` in one file.
 
     Args:
         results: What there is.
         to: Folder in which `results` is made where there is none.
-        revisions: Of the track; their surprisals are put together below `main`, as the pipeline does.
         submission: Name and text of a file beside the revisions.
 
     Raises:
@@ -157,10 +171,10 @@ def write_results(
                 target = building / revision / path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, target)
-        if rows := [row for told in results.surprisals(revisions).values() for row in told]:
+        if results.merged_surprisals is not None:
             target = building / MAIN / "zero_shot" / results.backend / AOA_FILE
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(json.dumps({"results": rows}), encoding="utf-8")
+            target.write_text(results.merged_surprisals, encoding="utf-8")
         if submission is not None:
             (building / submission[0]).write_text(submission[1], encoding="utf-8")
         building.rename(place)

@@ -5,7 +5,7 @@ also name those that are missing. Fast scores come from our reports and choices,
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from typing import Any
 
@@ -66,7 +66,7 @@ def file_name(backend: str) -> str:
     return f"all_full_preds_and_fast_scores_{backend}.json"
 
 
-def submission(results: PipelineResults, revisions: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+def submission(results: PipelineResults) -> tuple[dict[str, Any], list[str]]:
     """The submission, and every part that is missing or of a wrong size, by name.
 
     A part that is missing is left out; of fast scores, None keeps its place among the revisions.
@@ -81,11 +81,10 @@ def submission(results: PipelineResults, revisions: Sequence[str]) -> tuple[dict
         if (predictions := results.read(results.final, path)) is not None:
             content[name] = predictions
         problems += _named(f"{MAIN} ({results.final}) {name}", part, predictions, path)
-    surprisals = results.surprisals(revisions)
-    if surprisals:
-        content["aoa"] = {"results": [row for rows in surprisals.values() for row in rows]}
-    for revision in revisions:
-        count = len(surprisals.get(revision, ()))
+    if results.merged_surprisals is not None:
+        content["aoa"] = json.loads(results.merged_surprisals)
+    for revision in results.revisions:
+        count = len(results.surprisals[revision]["results"]) if revision in results.surprisals else 0
         if count != sizes.aoa:
             problems.append(f"{revision} aoa: {count or 'no'} surprisals, not {sizes.aoa:,}")
     content["glue"] = {}
@@ -95,7 +94,7 @@ def submission(results: PipelineResults, revisions: Sequence[str]) -> tuple[dict
             content["glue"] |= predictions
         problems += _named(f"{MAIN} ({results.final}) {task}", Part(path=path, items={task: size}), predictions, path)
     content["fast_eval_results"] = {name: [] for name in sizes.fast}
-    for revision in revisions:
+    for revision in results.revisions:
         for name, part in sizes.fast.items():
             folder = f"zero_shot/{results.backend}/{part.path}"
             predictions = results.read(revision, f"{folder}/{PREDICTIONS}")
@@ -124,13 +123,13 @@ def _scores(results: PipelineResults, revision: str, folder: str, predictions: M
     return dict.fromkeys(predictions, measures[measured.result.headline or ""].value)
 
 
-def checked(results: PipelineResults, revisions: Sequence[str], *, partial: bool) -> tuple[str, str, list[str]]:
+def checked(results: PipelineResults, *, partial: bool) -> tuple[str, str, list[str]]:
     """Name and text of the submission file, and what is missing in it.
 
     Raises:
         CommandError: something is missing and `partial` is not set; it is named.
     """
-    content, problems = submission(results, revisions)
+    content, problems = submission(results)
     if problems and not partial:
         shown = [*problems[:NAMED], *([f"and {len(problems) - NAMED} more"] if len(problems) > NAMED else [])]
         raise CommandError(
