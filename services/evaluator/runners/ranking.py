@@ -53,7 +53,7 @@ def _rank(suite: _Suite, bench: Bench) -> Measured:
         items, results_path = suite.generate(bench.settings.seed), None
     else:
         items = suite.load(data)
-        results_path = f"zero_shot/causal/{suite.task}/{Path(items.source).stem}"
+        results_path = f"zero_shot/{bench.checkpoint.backend}/{suite.task}/{Path(items.source).stem}"
     items, note = leave_out_long(items, bench.engine.lengths(items.items), bench.engine.context)
     outcome = suite.evaluate(items, bench.engine, bench.settings.seed, bench.done(suite.name))
     return Measured(outcome, note, results_path)
