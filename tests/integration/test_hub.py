@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,8 +22,9 @@ from services.local.model_card import write_card
 from services.local.run_command import run_command
 from services.student_trainer import checkpoints, config
 from services.student_trainer.ledger import Ledger
+from services.student_trainer.pretrain_start import keep_initial
 from services.student_trainer.run_folder import RunFolder
-from services.student_trainer.student import build_student
+from services.student_trainer.student import build_student, load_student
 from tests.hub_server import READER, WRITER, Hub, hub_app
 from tests.story_rows import write_judged_stories
 from tests.trainer_helpers import IDENTITY, make_run, tiny_settings, tiny_tokenizer
@@ -257,6 +259,31 @@ def test_a_card_says_what_the_folder_holds(
     assert "interaction with a teacher" not in early.split("## Use")[0]
     assert "1.25 [1.00, 1.75] (40) |\n" in early
     assert command(monkeypatch, "card", run.path, "--checkpoint", "chck_2k") == 2
+
+
+def test_where_the_initial_model_lay_is_not_published(
+    run: RunFolder, hub: Hub, server: WireServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    parent = tmp_path / "mine" / "parent"
+    shutil.copytree(run.checkpoints / START, parent, ignore=shutil.ignore_patterns("manifest.json", "trainer_state"))
+    settings = tiny_settings()
+    settings = settings.model_copy(
+        update={
+            "student": settings.student.model_copy(update={"init": str(parent)}),
+            "pretrain": settings.pretrain.model_copy(update={"word_budget": 0}),
+        }
+    )
+    run.config.write_text(config.dump(settings, run.run), encoding="utf-8")
+    kept = keep_initial(run.path, run.run, settings)
+    learned = run.checkpoints / "chck_0_rl_58"
+    facts = {"stage": "interact", "pretraining_words": 0, "interaction_words": 58, "step": 3}
+    checkpoints.save(learned, load_student(kept), tiny_tokenizer(), {}, facts)
+    assert checkpoints.facts(kept)["init"] == str(parent)  # for whoever has the run
+    assert command(monkeypatch, "push", run.path, "--to", "me/tiny", "--endpoint", server.url) == 0
+    assert {"chck_0", "chck_0_rl_58"} < set(hub.repos["me/tiny"].branches)
+    for branch in hub.repos["me/tiny"].branches:
+        for file, content in held(hub, branch).items():
+            assert str(tmp_path).encode() not in content, f"{branch}: {file}"
 
 
 @pytest.mark.parametrize("init", ["/home/me/models/parent", "org/parent"])
