@@ -9,26 +9,29 @@ questions are kept as they are, token for token:
   at the first of them, `mntp` at the token before it.
 
 What we do differently, and why:
-1. Every question is collected first. A causal model's context that begins another context is answered by the longer
-   one's forward, since a token is predicted from those before it alone; equal questions are asked once.
+1. Every question is collected first, and equal ones are asked once. Those to a causal model that begin alike, which
+   are those of a sentence, share their forward.
 2. Sequences are sorted by length and batched under a token budget.
 3. Log-probabilities are added instead of probabilities multiplied: a long word cannot underflow to 0.
+4. Types of tokens are not handed to the model. The pipeline hands over whatever the tokenizer returns; a BERT takes
+   zeros anyway, and a GPT-2 would add the embedding of token 0 to every position.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import isfinite
-from typing import Any
+from typing import Literal
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from services.evaluator.batching import grouped, token_batches
+from services.evaluator.batching import Encoded, token_batches
+from services.evaluator.engine import TOKEN_BUDGET, Engine
 from services.evaluator.errors import ItemsError
+from services.evaluator.forward import halving, log_probabilities
 
 MASKS_APPENDED = 3
-BACKENDS = ("causal", "mlm", "mntp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +56,17 @@ class Questioner:
 
     Args:
         tokenizer: The checkpoint's; a masked backend needs its mask token.
-        backend: `causal`, `mlm` or `mntp`.
+        backend: What the model is.
 
     Raises:
         ItemsError: a masked backend, and the tokenizer has no mask token.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, backend: str) -> None:
-        if backend not in BACKENDS:
-            raise ValueError(f"backend {backend!r}; expected one of {', '.join(BACKENDS)}")
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, backend: Literal["causal", "mlm", "mntp"]) -> None:
         self._tokenizer = tokenizer
         self._mask_id: int | None = None
         self._appended = ""
-        self._offset = -1  # of the output that is asked, from the sequence's end or its first mask token
+        self._offset = -1  # of the output that is asked, from the sequence's end or its last mask token
         if backend != "causal":
             token = tokenizer.mask_token
             if not isinstance(token, str):
@@ -91,10 +92,9 @@ class Questioner:
 
     def _question(self, context: str, target: int) -> Question:
         ids = tuple(self._tokenizer(context + self._appended)["input_ids"])
-        after = (
-            0 if self._mask_id is None or ids[-1] == self._mask_id else 1
-        )  # </s> or [SEP]: the pipeline knows of one
-        position = len(ids) + self._offset - after
+        # The pipeline knows of one special token, such as [SEP], behind the masks.
+        behind = 0 if self._mask_id is None or ids[-1] == self._mask_id else 1
+        position = len(ids) + self._offset - behind
         if position < 0:
             raise ItemsError(f"the context {context!r} has no token that predicts the next; leave the row out")
         return Question(ids, position, target)
@@ -111,99 +111,87 @@ class Questioner:
         return str(self._tokenizer.decode(piece))
 
 
-def word_surprisals(
-    model: PreTrainedModel,
+def causal_surprisals(
+    engine: Engine,
     tokenizer: PreTrainedTokenizerBase,
     words: Sequence[WordInContext],
-    *,
-    backend: str = "causal",
-    token_budget: int = 1024,
-    done: Callable[[int, int], None],
+    part_done: Callable[[float], None],
 ) -> list[float]:
-    """-log p(word | context) in nats, one a word, in order.
-
-    Args:
-        model: In evaluation mode.
-        tokenizer: Its tokenizer.
-        words: The words.
-        backend: `causal`, `mlm` or `mntp`.
-        token_budget: Padded tokens in one forward.
-        done: Told sequences read so far and in all.
+    """-log p(word | context) in nats under the causal model of `engine`, one a word, in order.
 
     Raises:
         ItemsError: a word cannot be asked for, does not fit the model's context, or the answer is not finite.
     """
-    questioner = Questioner(tokenizer, backend)
+
+    def answer(questions: list[Question]) -> list[float]:
+        sequences = [Encoded((*question.ids, question.target), (len(question.ids),)) for question in questions]
+        return [value for (value,) in engine.token_log_probabilities(sequences, part_done)]
+
+    return _surprisals(words, Questioner(tokenizer, "causal"), answer)
+
+
+def masked_surprisals(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    words: Sequence[WordInContext],
+    part_done: Callable[[float], None],
+    *,
+    backend: Literal["mlm", "mntp"],
+    context: int | None,
+    token_budget: int = TOKEN_BUDGET,
+) -> list[float]:
+    """-log p(word | context) in nats under a masked language model, one a word, in order.
+
+    Args:
+        model: In evaluation mode.
+        tokenizer: Its tokenizer, with a mask token.
+        words: The words.
+        part_done: Told the share of the work that is done, 0..1.
+        backend: `mlm` or `mntp`.
+        context: Most tokens that the model reads; none where it has no bound.
+        token_budget: Padded tokens in one forward.
+
+    Raises:
+        ItemsError: a word cannot be asked for, does not fit the model's context, or the answer is not finite.
+    """
+
+    def answer(questions: list[Question]) -> list[float]:
+        longest = max(len(question.ids) for question in questions)
+        if context is not None and longest > context:
+            raise ItemsError(f"a sentence of {longest} tokens does not fit the checkpoint's context of {context}")
+        answers: dict[Question, float] = {}
+        for batch in token_batches([len(question.ids) for question in questions], token_budget):
+            asked = [questions[i] for i in batch]
+            answers |= dict(zip(asked, halving(asked, lambda part: _ask(model, tokenizer, part)), strict=True))
+            part_done(len(answers) / len(questions))
+        if not all(isfinite(value) for value in answers.values()):
+            raise ItemsError("the checkpoint gives log-probabilities that are not finite; take an earlier one")
+        return [answers[question] for question in questions]
+
+    with torch.inference_mode():
+        return _surprisals(words, Questioner(tokenizer, backend), answer)
+
+
+def _surprisals(
+    words: Sequence[WordInContext], questioner: Questioner, answer: Callable[[list[Question]], list[float]]
+) -> list[float]:
     asked = {word: questioner.questions(word) for word in dict.fromkeys(words)}
     unique = list(dict.fromkeys(question for questions in asked.values() for question in questions))
-    longest = max((len(question.ids) for question in unique), default=0)
-    context: int | None = getattr(model.config, "max_position_embeddings", None)
-    if context is not None and longest > context:
-        raise ItemsError(f"a sentence of {longest} tokens does not fit the checkpoint's context of {context}")
-    with torch.inference_mode():
-        answers = dict(
-            zip(unique, _answers(model, unique, _inputs(tokenizer), backend, token_budget, done), strict=True)
-        )
-    if not all(isfinite(answer) for answer in answers.values()):
-        raise ItemsError("the checkpoint gives log-probabilities that are not finite; take an earlier checkpoint")
+    answers = dict(zip(unique, answer(unique), strict=True))
     return [-sum(answers[question] for question in asked[word]) for word in words]
 
 
-def sequences_to_read(sequences: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], tuple[int, ...]]:
-    """Each sequence to one that begins with it: the fewest that have to be read by a causal model.
-
-    Sorted, a sequence that begins others stands right before one of them.
-    """
-    ordered = sorted(set(sequences))
-    reader: dict[tuple[int, ...], tuple[int, ...]] = {}
-    after: tuple[int, ...] = ()
-    for sequence in reversed(ordered):
-        reader[sequence] = reader[after] if after[: len(sequence)] == sequence else sequence
-        after = sequence
-    return reader
-
-
-def _inputs(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """The model's further inputs: the pipeline hands over whatever the tokenizer returns."""
-    return tuple(name for name in tokenizer.model_input_names if name == "token_type_ids")
-
-
-def _answers(
-    model: PreTrainedModel,
-    questions: Sequence[Question],
-    zeros: Sequence[str],
-    backend: str,
-    budget: int,
-    done: Callable[[int, int], None],
-) -> list[float]:
-    """log p(target), nats, a question. `zeros` are inputs that are 0 at every token."""
-    ids = [question.ids for question in questions]
-    reader = sequences_to_read(ids) if backend == "causal" else {sequence: sequence for sequence in ids}
-    readings = grouped([reader[question.ids] for question in questions])
-    sequences = list(readings)
-    answers = [0.0] * len(questions)
-    read = 0
-    for batch in token_batches([len(sequence) for sequence in sequences], budget):
-        members = [(b, question) for b, i in enumerate(batch) for question in readings[sequences[i]]]
-        logits_BTV = model(**_padded([sequences[i] for i in batch], zeros, model.device)).logits
-        rows = torch.tensor([b for b, _ in members])
-        positions = torch.tensor([questions[question].position for _, question in members])
-        targets = torch.tensor([questions[question].target for _, question in members], device=model.device)
-        logp_QV = torch.log_softmax(logits_BTV[rows, positions].float(), dim=-1)
-        for (_, question), value in zip(members, logp_QV.gather(1, targets[:, None])[:, 0].tolist(), strict=True):
-            answers[question] = value
-        read += len(batch)
-        done(read, len(sequences))
-    return answers
-
-
-def _padded(sequences: Sequence[tuple[int, ...]], zeros: Sequence[str], device: torch.device) -> dict[str, Any]:
-    """Right-padded inputs (B, T) and their attention mask."""
-    longest = max(map(len, sequences))
-    ids_BT = torch.zeros((len(sequences), longest), dtype=torch.long)
-    mask_BT = torch.zeros_like(ids_BT)
-    for b, sequence in enumerate(sequences):
-        ids_BT[b, : len(sequence)] = torch.tensor(sequence)
-        mask_BT[b, : len(sequence)] = 1
-    inputs = {"input_ids": ids_BT, "attention_mask": mask_BT} | {name: torch.zeros_like(ids_BT) for name in zeros}
-    return {name: tensor.to(device) for name, tensor in inputs.items()}
+def _ask(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question]) -> list[float]:
+    """One forward, padded on the right with the tokenizer's padding: some models count positions from it."""
+    pad = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else 0
+    lengths = [len(question.ids) for question in questions]
+    rows = [[*q.ids, *[pad] * (max(lengths) - len(q.ids))] for q in questions]
+    mask = [[1] * n + [0] * (max(lengths) - n) for n in lengths]
+    wanted = [(row, question.position, question.target) for row, question in enumerate(questions)]
+    return log_probabilities(
+        model,
+        wanted,
+        whole=True,
+        input_ids=torch.tensor(rows, device=model.device),
+        attention_mask=torch.tensor(mask, device=model.device),
+    )

@@ -30,7 +30,7 @@ def run(bench: Bench) -> Measured:
     )
     name = request.run or request.path.name
     outcome = aoa.evaluate(contexts, checkpoint, name, bench.engine, long, bench.settings.seed, bench.done(aoa.NAME))
-    return Measured(outcome, note, "zero_shot/causal/AoA_word")
+    return Measured(outcome, note, f"zero_shot/{bench.checkpoint.backend}/AoA_word")
 
 
 def age_of_acquisition(folders: Sequence[Path], human_csv: Path, seed: int = 42) -> aoa.AoaResult:
