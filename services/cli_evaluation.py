@@ -1,4 +1,4 @@
-"""`fabula leaderboard`, `results`: what evaluations of runs say, side by side and for BabyLM's leaderboard."""
+"""`fabula leaderboard`, `results`, `aoa`: what evaluations of runs say, side by side and for BabyLM's leaderboard."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -93,6 +93,26 @@ def results(
     typer.echo(place / name)
     for problem in problems:
         typer.echo(f"! {problem}")
+
+
+@evaluation_app.command()
+def aoa(
+    run_dir: Annotated[Path, typer.Argument(help="Folder of a run, such as runs/paper-1a2b3c.", show_default=False)],
+    human: Annotated[Path, typer.Option(help="Children's ages: human_aoa.csv of the BabyLM data's cdi_childes.")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare when a run learned words with when children do, over its checkpoints evaluated on the suite aoa.
+
+    Needs five checkpoints or more. Two correlations: as the BabyLM 2025 pipeline computes it, and as the paper that
+    it follows (Chang & Bergen 2022). --json lists every word.
+    """
+    from services.local import acquisition
+
+    result = acquisition.acquisition(run_dir, human)
+    if as_json:
+        typer.echo(acquisition.as_json(result))
+    else:
+        acquisition.show(result, _console())
 
 
 def _console() -> "Console":
