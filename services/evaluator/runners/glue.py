@@ -1,6 +1,10 @@
 """Fine-tunes a fresh copy of the checkpoint on each GLUE task whose files are there."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+
+import torch
 
 from services.evaluator.adapters import eval_data
 from services.evaluator.adapters.digests import checkpoint_digest, digest, files_digest
@@ -58,12 +62,15 @@ def _finished(bench: Bench, task: str, plan: FineTuning, rows: TaskRows, done: C
     parts = [
         checkpoint_digest(path),
         files_digest(place.glob(f"{task}.*.jsonl")),
-        (plan.seed, plan.epochs, plan.position, device.type),
+        (plan.seed, plan.epochs, plan.position, device.type, bench.settings.dtype),
     ]
     kept, name = FinishedTasks(bench.request.output / KEPT), f"{task}-{digest(parts)}"
     finished = None if bench.request.again else kept.get(name)
     if finished is None or len(finished.predictions) != len(rows.valid):
-        tuned = fine_tune(lambda: load_encoder(path, device), rows.train, rows.valid, plan, done)
+        # Weights stay fp32: bf16 ones would lose updates as small as fine-tuning's.
+        bfloat16 = bench.settings.dtype == "bfloat16"
+        precision = partial(torch.autocast, device.type, torch.bfloat16) if bfloat16 else nullcontext
+        tuned = fine_tune(lambda: load_encoder(path, device), rows.train, rows.valid, plan, done, precision)
         finished = FinishedTask(epoch=tuned.epoch, predictions=tuned.predictions)
         kept.keep(name, finished)
     return finished
