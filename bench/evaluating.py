@@ -1,0 +1,292 @@
+"""Our evaluator against the official BabyLM 2025 pipeline: same checkpoint, same data, one suite after the other.
+
+    .venv/bin/python -m bench.evaluating --pipeline DIR --pipeline-python PYTHON --data evaluation_data \
+        [--model gpt2-small|llama|masked|FOLDER] [--suites blimp,entity_tracking] [--limit 15] [--bf16]
+
+Both run as a user runs them, each suite in a process of its own, with the same number of CPU threads: there
+`python -m evaluation_pipeline.sentence_zero_shot.run` (or `reading.run`), here `fabula evaluate`. Seconds are whole
+processes, start and loading of the model included; CPU seconds count all threads and say more where others use the
+machine. `--limit` takes each file's first rows, into a temporary folder.
+
+DIR is a checkout of github.com/babylm/evaluation-pipeline-2025, PYTHON one with its requirements and transformers 4.51.
+"""
+
+import argparse
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from bench.evaluating_models import KINDS, build, readable_by_both
+from services.evaluator.adapters.checkpoint import LoadedCheckpoint, load_checkpoint
+from services.evaluator.adapters.eval_data.layout import PLACES, find
+from services.evaluator.adapters.run_config import read_run_config
+from services.evaluator.bench import Bench, make_engine
+from services.evaluator.engine import Engine, ItemsDone
+from services.evaluator.items import Item
+from services.evaluator.progress import unwatched
+from services.evaluator.request import EvaluationRequest
+from services.evaluator.runners import RUNNERS
+from services.evaluator.settings import EvaluatorSettings
+
+SUITES = ("blimp", "blimp_supplement", "ewok", "entity_tracking", "wug_adj", "wug_past", "comps", "reading")
+READING_ROWS = 200  # fewer leave nothing to regress on
+SURPRISAL_TOLERANCE = 1e-3  # nats
+NUMBER = re.compile(r"-?\d+\.\d+|nan")
+
+Predictions = dict[str, dict[str, Any]]  # id -> row
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one side made of one suite."""
+
+    wall_s: float
+    cpu_s: float
+    report: str
+    predictions: Predictions
+
+    def average(self) -> str:
+        """The last number of the report, or both of reading's, as printed."""
+        numbers = NUMBER.findall(self.report)
+        return " ".join(numbers) if "READING" in self.report else numbers[-1]
+
+
+def reduced(source: Path, target: Path, limit: int | None) -> Path:
+    """A copy of a suite's data with the first `limit` rows of each file, archives unpacked; where it begins."""
+    if source.suffix == ".csv":
+        rows = source.read_text(encoding="utf-8").splitlines(keepends=True)
+        path = target / "reading" / source.name
+        path.parent.mkdir(parents=True)
+        path.write_text("".join(rows[: None if limit is None else 1 + max(limit, READING_ROWS)]), encoding="utf-8")
+        return path
+    folder = target / source.stem
+    folder.mkdir(parents=True)
+    for name, text in _texts(source):
+        lines = text.splitlines(keepends=True)
+        (folder / name).write_text("".join(lines[:limit]), encoding="utf-8")
+    return folder
+
+
+def _texts(source: Path) -> Iterator[tuple[str, str]]:
+    if source.is_dir():
+        for file in sorted(source.glob("*.jsonl")):
+            yield file.name, file.read_text(encoding="utf-8")
+        return
+    password = next(place.password for place in PLACES.values() if source.stem in place.names)
+    with zipfile.ZipFile(source) as archive:
+        for name in archive.namelist():
+            if name.endswith(".jsonl"):
+                yield Path(name).name, archive.read(name, pwd=password).decode("utf-8")
+
+
+def timed(command: Sequence[object], *, cwd: Path, environment: dict[str, str]) -> tuple[float, float]:
+    """Wall and CPU seconds of a process that must succeed."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(  # noqa: S603
+        [str(part) for part in command],
+        cwd=cwd,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(map(str, command))} ended with {done.returncode}:\n{done.stdout[-4000:]}")
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def read_result(folder: Path, report: str, seconds: tuple[float, float]) -> Result:
+    """The files of one side."""
+    text = (folder / report).read_text(encoding="utf-8")
+    grouped = json.loads((folder / "predictions.json").read_text(encoding="utf-8"))
+    rows = {str(row["id"]): row for group in grouped.values() for row in group["predictions"]}
+    return Result(*seconds, text, rows)
+
+
+def report_name(suite: str) -> str:
+    """The report's file, on both sides."""
+    return "report.txt" if suite == "reading" else "best_temperature_report.txt"
+
+
+def run_there(options: argparse.Namespace, suite: str, data: Path, model: Path, backend: str, work: Path) -> Result:
+    """The official pipeline."""
+    task = "blimp" if suite == "blimp_supplement" else suite
+    output = work / f"there-{suite}"
+    place = output / "model" / "main" / "zero_shot" / backend
+    command: list[object] = [options.pipeline_python, "-m"]
+    if suite == "reading":
+        command += ["evaluation_pipeline.reading.run"]
+        place /= "reading"
+    else:
+        command += ["evaluation_pipeline.sentence_zero_shot.run", "--task", task, "--save_predictions"]
+        place = place / task / data.stem
+    command += ["--data_path", data, "--model_path_or_name", model, "--backend", backend, "--output_dir", output]
+    environment = {"OMP_NUM_THREADS": str(options.threads), "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return read_result(
+        place, report_name(suite), timed(command, cwd=options.pipeline.resolve(), environment=environment)
+    )
+
+
+def run_here(
+    options: argparse.Namespace, suite: str, data: Path, model: Path, backend: str, work: Path, dtype: str = "float32"
+) -> Result:
+    """`fabula evaluate`."""
+    output = work / f"here-{suite}-{dtype}"
+    root = data.parent if suite != "reading" else data.parent.parent
+    command = [sys.executable, "-m", "services.cli", "evaluate", model, "--suites", suite, "--data", root]
+    environment = {
+        "FABULA_EVALUATOR_TORCH_THREADS": str(options.threads),
+        "FABULA_EVALUATOR_BACKEND": backend,
+        "FABULA_EVALUATOR_DTYPE": dtype,
+        "HF_HUB_OFFLINE": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    seconds = timed([*command, "--output", output, "--again"], cwd=Path.cwd(), environment=environment)
+    return read_result(output / suite, report_name(suite), seconds)
+
+
+def unequal(there: Predictions, here: Predictions) -> list[str]:
+    """Ids of rows that differ: by what was chosen, or by surprisals further apart than the tolerance."""
+    if there.keys() != here.keys():
+        raise SystemExit(f"the two sides have other items: {sorted(there.keys() ^ here.keys())[:5]}")
+    return [name for name in there if not _same(there[name], here[name])]
+
+
+def _same(there: dict[str, Any], here: dict[str, Any]) -> bool:
+    if not isinstance(there["pred"], float):
+        return bool(there["pred"] == here["pred"])
+    values = [(there[key], here[key]) for key in ("pred", "prev_pred")]
+    # NaN on both sides: there is no word before the first.
+    return all((a != a and b != b) or abs(a - b) <= SURPRISAL_TOLERANCE for a, b in values)
+
+
+class Recorder:
+    """Stands where an engine stands, and notes the items that a suite asks about."""
+
+    context = None
+
+    def __init__(self) -> None:
+        self.items: list[Item] = []
+
+    def lengths(self, items: Sequence[Item]) -> list[int]:
+        """None is too long."""
+        return [1] * len(items)
+
+    def score(self, items: Sequence[Item], _done: ItemsDone) -> list[tuple[float, ...]]:
+        """All candidates alike."""
+        self.items += items
+        return [tuple(0.0 for _ in item.candidates) for item in items]
+
+
+def explain(suite: str, names: Sequence[str], root: Path, loaded: LoadedCheckpoint, threads: int) -> list[str]:
+    """For each prediction that differs, its candidates' scores in fp32, best first: ties show."""
+    settings = EvaluatorSettings(eval_data=root, torch_threads=threads)
+    recorder = Recorder()
+    request = EvaluationRequest.from_folder(root)
+    RUNNERS[suite](Bench(settings, request, read_run_config(None), loaded, cast(Engine, recorder), unwatched))
+    counts: dict[str, int] = {}
+    by_id = {}
+    for item in recorder.items:
+        by_id[f"{item.uid}_{counts.setdefault(item.uid, 0)}"] = item
+        counts[item.uid] += 1
+    engine = make_engine(loaded, settings.token_budget)
+    lines = []
+    for name, scores in zip(names, engine.score([by_id[n] for n in names], lambda *_: None), strict=True):
+        ordered = sorted(zip(scores, by_id[name].candidates, strict=True), key=lambda pair: -pair[0])
+        gap = ordered[0][0] - ordered[1][0]
+        texts = " | ".join(candidate.completion for _, candidate in ordered[:2])
+        lines.append(f"    {name}: best two differ by {gap:.1e} nats of {ordered[0][0]:.2f}: {texts}")
+    return lines
+
+
+def compare(options: argparse.Namespace, suite: str, model: Path, loaded: LoadedCheckpoint, work: Path) -> None:
+    """Run both sides, `rounds` times in turn, and print what came out."""
+    source = find(options.data, suite)
+    if source is None:
+        print(f"{suite}: no data in {options.data}", flush=True)
+        return
+    data = reduced(source, work / "fast_eval", options.limit)
+    root, backend = work / "fast_eval", loaded.backend
+    rounds = []
+    for _ in range(options.rounds):
+        there = run_there(options, suite, data, model, backend, work)
+        rounds.append((there, run_here(options, suite, data, model, backend, work)))
+    there, here = rounds[-1]
+    wrong = unequal(there.predictions, here.predictions)
+    total = len(there.predictions)
+    same_report = sorted(there.report.splitlines()) == sorted(here.report.splitlines())
+    print(f"{suite}: {total} items; equal predictions {total - len(wrong)}/{total}", end="; ")
+    print(f"average {there.average()} there, {here.average()} here", end="; ")
+    print(f"all printed numbers {'equal' if same_report else 'NOT equal'}")
+    for first, second in rounds:
+        print(
+            f"  wall {first.wall_s:.1f} s there, {second.wall_s:.1f} s here: {first.wall_s / second.wall_s:.1f}x",
+            end="",
+        )
+        print(f"; CPU {first.cpu_s:.1f} s there, {second.cpu_s:.1f} s here: {first.cpu_s / second.cpu_s:.1f}x")
+    if wrong and suite != "reading":
+        print("\n".join(explain(suite, wrong, root, loaded, options.threads)))
+    if options.bf16:
+        changed = run_here(options, suite, data, model, backend, work, "bfloat16")
+        differing = unequal(here.predictions, changed.predictions)
+        print(f"  bfloat16: {len(differing)}/{total} predictions differ from fp32", end="; ")
+        print(f"average {changed.average()}; wall {changed.wall_s:.1f} s, CPU {changed.cpu_s:.1f} s")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Compare and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pipeline", type=Path, required=True, help="checkout of the official pipeline")
+    parser.add_argument("--pipeline-python", type=Path, required=True, help="Python with its requirements")
+    parser.add_argument("--data", type=Path, required=True, help="folder in the evaluation_data layout")
+    parser.add_argument("--model", default="gpt2-small", help=f"a checkpoint, or a random model: {', '.join(KINDS)}")
+    parser.add_argument("--vocab", type=int, default=16_000, help="embeddings of a random model")
+    parser.add_argument("--backend", default="auto", choices=("auto", "causal", "mlm", "mntp"))
+    parser.add_argument("--suites", default=",".join(SUITES), help="with commas between")
+    parser.add_argument("--limit", type=int, help="rows of each data file")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads of both")
+    parser.add_argument("--rounds", type=int, default=1, help="there, here, there, here, ...")
+    parser.add_argument("--bf16", action="store_true", help="ours again in bfloat16")
+    options = parser.parse_args()
+    suites = options.suites.split(",")
+    if unknown := sorted(set(suites) - set(SUITES)):
+        parser.error(f"unknown suites {unknown}; known are {', '.join(SUITES)}")
+    with tempfile.TemporaryDirectory() as name:
+        work, given = Path(name), Path(options.model)
+        if options.model in KINDS:
+            given = work / "random"
+            sources = [source for suite in SUITES if (source := find(options.data, suite)) and source.suffix != ".csv"]
+            texts = (
+                text
+                for source in sources
+                for _, rows in _texts(source)
+                for row in rows.splitlines()
+                for value in json.loads(row).values()
+                for text in (value if isinstance(value, list) else [value])
+                if isinstance(text, str)
+            )
+            build(given, options.model, options.vocab, texts)
+        model = readable_by_both(given, work / "model")
+        loaded = load_checkpoint(model, "cpu", backend=options.backend)
+        parameters = sum(p.numel() for p in loaded.model.parameters())
+        print(f"{options.model}: {parameters:,} parameters, vocabulary {len(loaded.tokenizer)}", end=", ")
+        print(f"backend {loaded.backend}, {options.threads} threads, fp32", flush=True)
+        for suite in suites:
+            compare(options, suite, model, loaded, work)
+
+
+if __name__ == "__main__":
+    main()
