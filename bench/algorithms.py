@@ -62,6 +62,9 @@ class JudgedHere:
     def discard(self) -> None:
         """Nothing is kept."""
 
+    def paused(self, since_s: float, until_s: float) -> None:
+        """No teacher waits."""
+
     def _scored(self, batch: StoryBatch) -> ScoredBatch:
         return ScoredBatch(
             run=batch.run,

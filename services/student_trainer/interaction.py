@@ -159,8 +159,9 @@ class _Loop:
         return bool(state.in_flight)
 
     def _wait_while_paused(self, beat: Beat) -> None:
-        paused, keep_waiting = self.folder.paused, self._keep_waiting(beat)
-        wait_while_paused(paused, self.keeper.save_resume_point, keep_waiting, self.watcher.say)
+        paused, keep_waiting, since_s = self.folder.paused, self._keep_waiting(beat), time.monotonic()
+        if wait_while_paused(paused, self.keeper.save_resume_point, keep_waiting, self.watcher.say):
+            self.queue.paused(since_s, time.monotonic())
 
     def _ask_guards(self, written: WrittenStep) -> None:
         self.ranks.on_main(lambda _: self.guards.ask(written.step, written.stories))

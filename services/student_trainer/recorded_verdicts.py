@@ -83,6 +83,9 @@ class RecordedVerdicts:
     def discard(self) -> None:
         """Nothing was taken from anywhere."""
 
+    def paused(self, since_s: float, until_s: float) -> None:
+        """No teacher waits."""
+
     def _scored(self, batch: StoryBatch) -> ScoredBatch:
         rows = [self._rows[story.id] for story in batch.stories]
         return ScoredBatch(

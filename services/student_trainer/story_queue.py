@@ -40,6 +40,9 @@ class Verdicts(Protocol):
     def discard(self) -> None:
         """Let go of everything that came: it shall be asked for again."""
 
+    def paused(self, since_s: float, until_s: float) -> None:
+        """The run stood still between these times, of `time.monotonic()`: the teacher did not wait for the student."""
+
 
 class StoryQueue:
     """Sends a step's stories in chunks and collects their verdicts.
@@ -55,12 +58,15 @@ class StoryQueue:
         self._read_ids: list[str] = []  # not trimmed yet
         self._results: dict[Key, tuple[str, ScoredBatch]] = {}
         self._teacher = TeacherIdle()
+        self._server_ahead_ms = 0.0  # its clock and our monotonic one
 
     def send(self, batch: StoryBatch) -> None:
         """Ask for verdicts, unless they are there already."""
         self._read(block_s=0.0)
         if _key(batch) not in self._results:
-            self._teacher.sent(_key(batch), _milliseconds(self._streams.publish(STORIES_STREAM, batch)))
+            sent_ms = _milliseconds(self._streams.publish(STORIES_STREAM, batch))
+            self._server_ahead_ms = sent_ms - 1000 * time.monotonic()
+            self._teacher.sent(_key(batch), sent_ms)
 
     def collect(self, batches: Sequence[StoryBatch], timeout_s: float, keep_waiting: Callable[[], None]) -> Collected:
         """The verdicts for `batches`, in their order.
@@ -99,6 +105,11 @@ class StoryQueue:
         self._results.clear()
         self.forget(-1)
 
+    def paused(self, since_s: float, until_s: float) -> None:
+        """That time is not counted as the student's."""
+        since_ms, until_ms = (round(1000 * at + self._server_ahead_ms) for at in (since_s, until_s))
+        self._teacher.paused(since_ms, until_ms)
+
     def _read(self, block_s: float) -> int:
         """Take in what has arrived; how many batches that were not known before."""
         news = 0
@@ -119,6 +130,7 @@ class TeacherIdle:
     def __init__(self) -> None:
         self._sent: dict[Key, int] = {}
         self._answered: dict[Key, int] = {}
+        self._pauses: list[tuple[int, int]] = []
         self._since: int | None = None  # up to here the time is accounted for
 
     def sent(self, key: Key, at_ms: int) -> None:
@@ -132,6 +144,10 @@ class TeacherIdle:
         if key in self._sent:
             self._answered[key] = at_ms
 
+    def paused(self, since_ms: int, until_ms: int) -> None:
+        """The run stood still on purpose: no idle time."""
+        self._pauses.append((since_ms, until_ms))
+
     def take(self, keys: Sequence[Key]) -> float:
         """Idle seconds from where the last call stopped up to the last answer to `keys`, which are done with."""
         ends = [self._answered[key] for key in keys if key in self._answered]
@@ -139,10 +155,12 @@ class TeacherIdle:
             return 0.0  # all of them had been judged before this process began
         until = max(ends)
         idle, covered = 0, self._since
-        for sent, key in sorted((at, key) for key, at in self._sent.items()):
-            idle += max(0, min(sent, until) - covered)
-            covered = max(covered, min(self._answered.get(key, until), until))
+        at_work = [(sent, self._answered.get(key, until)) for key, sent in self._sent.items()]
+        for start, end in sorted(at_work + self._pauses):
+            idle += max(0, min(start, until) - covered)
+            covered = max(covered, min(end, until))
         self._since = max(self._since, until)
+        self._pauses = [(start, end) for start, end in self._pauses if end > until]
         for key in keys:
             self._sent.pop(key, None)
             self._answered.pop(key, None)

@@ -227,6 +227,32 @@ def test_a_pause_waits_for_somebody(redis_url: str, tmp_path: Path) -> None:
     assert alarms(folder) == [alarm]
 
 
+def test_a_pause_is_not_the_time_of_the_student(redis_url: str, tmp_path: Path) -> None:
+    settings = tiny_settings(guards={"zero_variance": {**SURE, "action": "pause"}})
+    folder, start = make_run(tmp_path / "runs" / "a", settings)
+    pauses: list[float] = []
+
+    class Wider(StoryQueue):
+        """Takes learning and writing around the pause for a part of it: nothing is left to wait for."""
+
+        def paused(self, since_s: float, until_s: float) -> None:
+            pauses.append(until_s - since_s)
+            super().paused(since_s - 60, until_s + 60)
+
+    def goes_on(said: str) -> None:
+        if "remove" in said:
+            folder.paused.unlink()
+
+    seen = Following()
+    watcher = Watcher(seen.watcher.on_step, lambda _: None, lambda: False, goes_on)
+    with teacher_thread(redis_url), Streams(redis_url) as streams:
+        interact(folder, settings, start, Wider(streams, folder.run), watcher)
+    assert len(pauses) == 1
+    assert pauses[0] > 0
+    waited = [line.wait_for_student_s for line in seen.lines]
+    assert waited[1] > waited[2] == 0.0
+
+
 def test_a_replay_asks_nobody_and_stops_for_nothing(redis_url: str, tmp_path: Path) -> None:
     stopping = tiny_settings(guards=EVERYTHING | {"zero_variance": {**SURE, "action": "stop"}})
     folder, start = make_run(tmp_path / "runs" / "a", stopping)

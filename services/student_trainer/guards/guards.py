@@ -156,11 +156,16 @@ def read_history(metrics: Path) -> list[Seen]:
 
 def wait_while_paused(
     paused: Path, save: Callable[[], None], keep_waiting: Callable[[], None], say: Callable[[str], None]
-) -> None:
-    """Return when the file `paused` is not there; until then the state lies saved. `keep_waiting` may raise."""
-    if paused.exists():
-        save()
-        say(f"  paused, the state is saved; remove {paused} to go on")
+) -> bool:
+    """Return when the file `paused` is not there; until then the state lies saved. Whether it was there.
+
+    `keep_waiting` may raise.
+    """
+    if not paused.exists():
+        return False
+    save()
+    say(f"  paused, the state is saved; remove {paused} to go on")
     while paused.exists():
         keep_waiting()
         time.sleep(PAUSE_LOOK_S)
+    return True
