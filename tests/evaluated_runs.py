@@ -7,9 +7,9 @@ from pathlib import Path
 
 from fabula_proto import EvaluationReport, SuiteResult, TeacherIdentity
 from services.evaluator.engine import ItemsDone, Scorer
-from services.evaluator.items import Item, ItemSet, choice, minimal_pair
+from services.evaluator.items import Candidate, Item, ItemSet, choice, minimal_pair
 from services.evaluator.statistics import mean_interval
-from services.evaluator.suites import blimp, entity_tracking
+from services.evaluator.suites import blimp, entity_tracking, wug_adj
 from services.evaluator.suites.outcome import SuiteOutcome, as_measure
 
 IDENTITY = TeacherIdentity(
@@ -83,6 +83,18 @@ def boxes(answers: Answers, path: str | None = None) -> Suite:
         options = [f" the thing {i}." for i in range(5)]
         items += [choice(uid, "The box holds", options, (("split", split), ("ops", ops)))] * len(row)
     return of_outcome("entity_tracking", _ranked(entity_tracking.evaluate, items, answers), path)
+
+
+def wugs(ratings: Sequence[float], scores: Sequence[float], path: str | None = None) -> Suite:
+    """Wug adjectives: people's shares for the first form, and its log-probability above the other's."""
+
+    class Preferring:
+        def score(self, items: Sequence[Item], done: ItemsDone) -> list[tuple[float, ...]]:
+            return [(score, 0.0) for score in scores]
+
+    items = tuple(Item("wug_adj", (Candidate("", "a"), Candidate("", "b")), rating=rating) for rating in ratings)
+    outcome = wug_adj.evaluate(ItemSet(items, "here"), Preferring(), 0, lambda _done, _total: None)
+    return of_outcome("wug_adj", outcome, path)
 
 
 def stories(totals: Sequence[float | None], prompt: str = "Once") -> Suite:

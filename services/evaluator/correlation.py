@@ -7,6 +7,8 @@ from scipy.stats import rankdata, spearmanr
 
 from services.evaluator.statistics import RESAMPLES, Estimate, FloatArray, percentile_interval
 
+PREFERENCES_FILE = "preferences.json"
+"""Beside a wug suite's results: how much people and the model prefer the first form, 0..1, a pair an item."""
 _VALUES_AT_ONCE = 1_000_000
 
 
@@ -32,20 +34,25 @@ def spearman_interval(
             f"one of the two samples of {a.size} items is constant; a correlation needs values that differ"
         )
     value = float(spearmanr(a, b).statistic)
-    low, high = percentile_interval(_resampled(a, b, np.random.default_rng(seed), resamples))
+    replicates = spearman_replicates(a, b, seed, resamples)
+    low, high = percentile_interval(replicates[np.isfinite(replicates)])
     return Estimate(value, low, high, int(a.size))
 
 
-def _resampled(a: FloatArray, b: FloatArray, rng: np.random.Generator, resamples: int) -> FloatArray:
-    """The correlations of as many resamples; shape: those of them that have one."""
+def spearman_replicates(a: FloatArray, b: FloatArray, seed: int, resamples: int = RESAMPLES) -> FloatArray:
+    """The correlations of as many resamples of two samples of shape N, NaN where a sample came out constant.
+
+    One seed draws the same items whatever the samples, so differences of two such arrays are a paired bootstrap.
+    """
+    rng = np.random.default_rng(seed)
     rows = max(1, _VALUES_AT_ONCE // a.size)
     replicates: list[FloatArray] = []
     for start in range(0, resamples, rows):
         drawn_RN = rng.integers(0, a.size, size=(min(rows, resamples - start), a.size))
         ranks_a_RN, ranks_b_RN = (_centred(rankdata(sample[drawn_RN], axis=1)) for sample in (a, b))
         scale_R = np.sqrt((ranks_a_RN**2).sum(axis=1) * (ranks_b_RN**2).sum(axis=1))
-        defined_R = scale_R > 0
-        replicates.append((ranks_a_RN * ranks_b_RN).sum(axis=1)[defined_R] / scale_R[defined_R])
+        undefined_R = np.full_like(scale_R, np.nan)
+        replicates.append(np.divide((ranks_a_RN * ranks_b_RN).sum(axis=1), scale_R, out=undefined_R, where=scale_R > 0))
     return np.concatenate(replicates)
 
 

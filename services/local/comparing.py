@@ -5,13 +5,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from scipy.stats import spearmanr
 
 from fabula_proto import SuiteResult
 from services.evaluator.comparison import CHOICES_FILE, Change, Choices, Switches, holm, paired_change, unpaired_change
+from services.evaluator.correlation import PREFERENCES_FILE, spearman_replicates
+from services.evaluator.statistics import percentile_interval
 from services.local.evaluated import Evaluated
 
 SEED = 42
+WUGS = ("wug_adj", "wug_past")
 STORYTELLING, STORIES_FILE = "storytelling", "stories.json"
 CHOICES = TypeAdapter(dict[str, Annotated[list[int], Field(min_length=1)]])
 _OPERATIONS = re.compile(r"^(?P<split>.+)_\d+_ops$")
@@ -39,6 +44,7 @@ class Stories(BaseModel):
         return [row.verdict.total for row in self.stories if row.verdict.total is not None]
 
 
+PREFERENCES = TypeAdapter(Annotated[list[tuple[float, float]], Field(min_length=1)])
 STORIES = TypeAdapter(Stories)
 
 
@@ -82,9 +88,11 @@ def compare(base: Evaluated, other: Evaluated, suite: str) -> Comparison:
         return _compare_stories(base, other, before, after)
     if before.source != after.source or before.reason != after.reason:
         return Comparison(why_not=f"other items: {_items(after)}; {base.name} had {_items(before)}")
+    if suite in WUGS:
+        return _compare_preferences(base, other, suite)
     old, new = (one.read(suite, CHOICES_FILE, CHOICES) for one in (base, other))
     if old is None or new is None:
-        return Comparison(why_not=f"no {CHOICES_FILE} says which items were right")
+        return Comparison(why_not=f"no {CHOICES_FILE} says which of its items were right")
     if {uid: len(row) for uid, row in old.items()} != {uid: len(row) for uid, row in new.items()}:
         return Comparison(why_not=f"other numbers of items than in {base.name}")
     return _compare_choices(old, new, before, after)
@@ -101,6 +109,18 @@ def _compare_choices(old: Choices, new: Choices, before: SuiteResult, after: Sui
         paired_change(switches, shares, SEED),
         {uid: paired_change({uid: one}, {uid: 1.0}, SEED) for uid, one in switches.items()},
     )
+
+
+def _compare_preferences(base: Evaluated, other: Evaluated, suite: str) -> Comparison:
+    old, new = (one.read(suite, PREFERENCES_FILE, PREFERENCES) for one in (base, other))
+    if old is None or new is None:
+        return Comparison(why_not=f"no {PREFERENCES_FILE} with people's preferences")
+    (people, earlier), (the_same, later) = (np.array(one).T for one in (old, new))
+    if not np.array_equal(people, the_same):
+        return Comparison(why_not=f"other items than in {base.name}")
+    change = float(spearmanr(later, people).statistic - spearmanr(earlier, people).statistic)
+    replicates = spearman_replicates(later, people, SEED) - spearman_replicates(earlier, people, SEED)
+    return Comparison(Change(change, *percentile_interval(replicates[np.isfinite(replicates)])))
 
 
 def _compare_stories(base: Evaluated, other: Evaluated, before: SuiteResult, after: SuiteResult) -> Comparison:

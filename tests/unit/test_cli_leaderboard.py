@@ -7,15 +7,18 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import scipy.stats
 from rich.console import Console
 
 from services.cli import main
 from services.evaluator.comparison import mcnemar
+from services.evaluator.statistics import FloatArray
 from services.local import leaderboard_tables
 from services.local.comparing import weights
 from services.local.leaderboard import Leaderboard, Row, leaderboard
-from tests.evaluated_runs import Answers, Suite, boxes, new_run, pairs, stories, write_evaluation
+from tests.evaluated_runs import Answers, Suite, boxes, new_run, pairs, stories, write_evaluation, wugs
 
 GOOD: Answers = {"agreement": [0] * 180 + [1] * 20, "islands": [0] * 90 + [1] * 110}
 WORSE: Answers = {"agreement": [0] * 120 + [1] * 80, "islands": [0] * 95 + [1] * 105}
@@ -129,6 +132,30 @@ def test_other_items_are_not_compared(tmp_path: Path, suite: Suite, why: str) ->
     assert cell.measure is not None
     text = " ".join(shown(board).split())
     assert re.search(f"chck_2M_rl_100k blimp: not compared: {why}", text)
+
+
+def test_correlations_with_people_change_by_the_same_resamples(tmp_path: Path) -> None:
+    run = new_run(tmp_path / "r", ("chck_1M",))
+    rng = np.random.default_rng(4)
+    people = rng.integers(0, 12, 40) / 11
+    before, after = rng.normal(0, 1, 40), people * 2 + rng.normal(0, 0.5, 40)
+    write_evaluation(run, "chck_1M", (1, 0), [wugs(people.tolist(), before.tolist())])
+    write_evaluation(run, "chck_1M_rl_1k", (1, 1), [wugs(people.tolist(), after.tolist())])
+    write_evaluation(run, "chck_1M_rl_2k", (1, 2), [wugs(people[::-1].tolist(), after.tolist())])
+    same, other = list(rows(leaderboard([run])).values())[1:]
+    delta = same.cells["wug_adj"].delta
+    assert delta is not None
+    drawn = rng.integers(0, 40, (400, 40))  # both checkpoints answer the same resampled items
+    gains = [_rho(after[row], people[row]) - _rho(before[row], people[row]) for row in drawn]
+    low, high = np.quantile(gains, [0.025, 0.975])
+    assert delta.value == pytest.approx(_rho(after, people) - _rho(before, people))
+    assert [delta.low, delta.high] == pytest.approx([low, high], abs=0.15 * (high - low))
+    assert other.cells["wug_adj"].delta is None
+    assert other.cells["wug_adj"].not_compared == "other items than in chck_1M"
+
+
+def _rho(first: FloatArray, second: FloatArray) -> float:
+    return float(scipy.stats.spearmanr(first, second).statistic)
 
 
 def test_stories_of_another_prompt_or_teacher_are_not_compared(tmp_path: Path) -> None:

@@ -11,12 +11,11 @@ import scipy.stats
 
 from fabula_proto import Measure, SuiteResult
 from services.cli import main
-from services.evaluator.items import Candidate, Item, ItemSet
-from services.evaluator.suites import glue, wug_adj
+from services.evaluator.suites import glue
 from services.local.evaluated import read_run
 from services.local.pipeline_results import TRACKS, collect
 from services.local.submission import expected, submission
-from tests.evaluated_runs import Suite, boxes, new_run, of_outcome, pairs, stories, write_evaluation
+from tests.evaluated_runs import Suite, boxes, new_run, of_outcome, pairs, stories, write_evaluation, wugs
 
 TRACK = "strict-small"
 SIZES = expected()
@@ -159,18 +158,11 @@ def test_scores_are_those_that_the_pipeline_computes_from_predictions_and_data(t
     """By the suites' own arithmetic; here again from the predicted texts and the answers."""
     run = new_run(tmp_path / "r")
     ratings, scores = (0.9, 0.2, 0.6, 0.4, 0.1), (3.0, -1.0, 0.5, 2.0, -2.0)
-
-    class Preferences:
-        def score(self, items: object, done: object) -> list[tuple[float, ...]]:
-            return [(score, 0.0) for score in scores]
-
-    items = tuple(Item("wug_adj", (Candidate("", "a"), Candidate("", "b")), rating=rating) for rating in ratings)
-    wugs = wug_adj.evaluate(ItemSet(items, "here"), Preferences(), 0, lambda _done, _total: None)
     path = "zero_shot/causal/entity_tracking/entity_tracking_fast"
     suites = [
         pairs({"b": [0, 1, 0], "a": [1, 1, 0, 0, 0]}, path=FAST),
         boxes({"regular_1_ops": [0, 4], "regular_0_ops": [0, 0, 3]}, path=path),
-        of_outcome("wug_adj", wugs, "zero_shot/causal/wug_adj/wug_adj_nominalization"),
+        wugs(ratings, scores, "zero_shot/causal/wug_adj/wug_adj_nominalization"),
     ]
     folder = write_evaluation(run, "chck_1M", (1_000_000, 0), suites)
     content, _ = submission(collect(read_run(run)))

@@ -10,7 +10,7 @@ import json
 
 import torch
 
-from services.evaluator.correlation import spearman_interval
+from services.evaluator.correlation import PREFERENCES_FILE, spearman_interval
 from services.evaluator.engine import ItemsDone, Scorer
 from services.evaluator.errors import SuiteFailedError
 from services.evaluator.items import ItemSet, chosen, is_tie
@@ -44,6 +44,7 @@ def evaluate(item_set: ItemSet, scorer: Scorer, seed: int, done: ItemsDone) -> S
         files={
             PREDICTIONS_FILE: json.dumps(_predictions(ranking, preferences)),
             REPORT_FILE: report_text([("UID", {"avg": estimate.value})], estimate.value, "SPEARMAN'S RHO"),
+            PREFERENCES_FILE: as_json(list(zip(ratings, preferences, strict=True))),
             TIES_FILE: as_json({"ties": ranking.ties}),
         },
     )
