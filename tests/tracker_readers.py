@@ -20,7 +20,7 @@ def tensorboard_values(folder: Path) -> dict[str, Any]:
     from tensorboard.util import tensor_util
 
     found: dict[str, Any] = {"examples": 0}
-    for phase in ("pretrain", "interact"):
+    for phase in ("pretrain", "interact", "alarm"):
         events = EventAccumulator(str(folder / "tracking" / "tensorboard" / phase), size_guidance={"tensors": 0})
         events.Reload()
         for tag in events.Tags()["tensors"]:
@@ -30,6 +30,8 @@ def tensorboard_values(folder: Path) -> dict[str, Any]:
                 found["config"] = yaml.safe_load(text.decode().strip("`"))["student"]["width"]
             elif tag.endswith("/examples"):
                 found["examples"] += len(values)
+            elif tag.endswith("/text"):
+                found[tag] = [text.decode() for text in values]
             else:
                 found[tag] = values
     return found

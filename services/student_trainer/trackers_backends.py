@@ -56,6 +56,8 @@ class TensorBoard:
         """One event with all numbers of the line."""
         for tag, value in line.scalars.items():
             self._add(line.phase, line.step, self._scalar(tag, value))
+        if line.text is not None:
+            self._add(line.phase, line.step, self._text(f"{line.phase}/text", line.text))
         if stories:
             text = "\n\n".join(f"**{_points(story['total'])}** {story['text']}" for story in stories)
             self._add(line.phase, line.step, self._text(f"{line.phase}/examples", text))
@@ -103,17 +105,17 @@ class Wandb:
                     shutil.rmtree(other)
         # W&B's step is the line's number, from 1; a resumed run starts at the first that it does not have.
         self.have = max(0, self._run.starting_step - 1)
-        for phase in ("pretrain", "interact"):
+        for phase in ("pretrain", "interact", "alarm"):
             self._run.define_metric(f"{phase}/step", hidden=True)
             self._run.define_metric(f"{phase}/*", step_metric=f"{phase}/step")
 
     def log(self, line: Line, stories: Stories) -> None:
         """One step."""
-        table = {}
+        others: dict[str, Any] = {} if line.text is None else {f"{line.phase}/text": line.text}
         if stories:
             rows = [[story[column] for column in STORY_COLUMNS] for story in stories]
-            table[f"{line.phase}/examples"] = self._wandb.Table(columns=list(STORY_COLUMNS), data=rows)
-        self._run.log({**line.scalars, **table}, step=line.number)
+            others[f"{line.phase}/examples"] = self._wandb.Table(columns=list(STORY_COLUMNS), data=rows)
+        self._run.log({**line.scalars, **others}, step=line.number)
 
     def finish(self) -> None:
         """Upload the rest."""
@@ -139,11 +141,11 @@ class Trackio:
 
     def log(self, line: Line, stories: Stories) -> None:
         """One step."""
-        table = {}
+        others: dict[str, Any] = {} if line.text is None else {f"{line.phase}/text": line.text}
         if stories:
             rows = [{column: story[column] for column in STORY_COLUMNS} for story in stories]
-            table[f"{line.phase}/examples"] = self._trackio.Table(data=rows)
-        self._run.log({**line.scalars, **table}, step=line.number)
+            others[f"{line.phase}/examples"] = self._trackio.Table(data=rows)
+        self._run.log({**line.scalars, **others}, step=line.number)
 
     def finish(self) -> None:
         """Write the rest."""

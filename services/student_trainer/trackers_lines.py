@@ -20,6 +20,7 @@ class Line:
         number: its place in the file, from 1. A run that goes on writes its lines again at the same places.
         phase: `pretrain`, `interact` or what else the line says it is of.
         step: the phase's own: an optimiser step or an update.
+        text: what an alarm says; none of other lines.
         scalars: its numbers by `<phase>/<field>`, or `<phase>/<field>/<key>` where the field is a mapping.
     """
 
@@ -27,6 +28,7 @@ class Line:
     phase: str
     step: int
     scalars: dict[str, float]
+    text: str | None = None
 
 
 def parse_line(number: int, text: str) -> Line:
@@ -40,7 +42,8 @@ def parse_line(number: int, text: str) -> Line:
         phase, step = str(fields["phase"]), int(fields["step"])
     except (KeyError, TypeError) as error:
         raise ValueError(f"line {number} of metrics.jsonl has no phase and step: {text[:80]}") from error
-    return Line(number, phase, step, dict(_scalars(phase, fields)))
+    said = f"{fields.get('guard')}: {fields.get('message')}" if phase == "alarm" else None
+    return Line(number, phase, step, dict(_scalars(phase, fields)), said)
 
 
 def _scalars(prefix: str, fields: dict[str, Any]) -> Iterator[tuple[str, float]]:

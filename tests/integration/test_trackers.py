@@ -41,6 +41,7 @@ def line(phase: str, step: int) -> str:
     return json.dumps(fields) + "\n"
 
 
+ALARM = {"step": UPDATES, "guard": "kl", "value": 30.0, "threshold": None, "action": "note", "message": "far away"}
 LINES = [line("pretrain", 20 * (i + 1)) for i in range(PRETRAIN)] + [line("interact", i) for i in range(UPDATES)]
 
 
@@ -82,8 +83,9 @@ def test_every_line_is_told_once_over_kills_and_rewinds(run: Path, name: str) ->
     # The trainer was killed: it takes two updates back, does them again and two more; its tracker is killed as well.
     metrics.write_text("".join(LINES[:-2]))
     warnings: list[str] = []
+    alarm = json.dumps({"phase": "alarm", "run": "r", **ALARM}) + "\n"
     with Trackers(run, TrackingSettings.model_validate({"trackers": [name]}), warnings.append) as trackers:
-        metrics.write_text("".join([*LINES, line("interact", UPDATES), line("interact", UPDATES + 1)]))
+        metrics.write_text("".join([*LINES, line("interact", UPDATES), alarm, line("interact", UPDATES + 1)]))
         os.killpg(trackers.running[0].process.pid, signal.SIGKILL)
     assert len(warnings) == 1
     assert "killed by SIGKILL" in warnings[0]
@@ -96,6 +98,8 @@ def test_every_line_is_told_once_over_kills_and_rewinds(run: Path, name: str) ->
     assert found["interact/criteria_mean/coherence"] == [0.25] * len(steps)
     assert "interact/value_loss" not in found
     assert found["interact/stories"] == [5.0] * len(steps)
+    assert found["alarm/text"] == ["kl: far away"]
+    assert found["alarm/value"] == [30.0]
     assert found["examples"] == 1
     assert found["config"] == 16  # the student's width
 
