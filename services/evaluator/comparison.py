@@ -13,7 +13,7 @@ from math import log
 
 import numpy as np
 
-from services.evaluator.statistics import RESAMPLES, percentile_interval, resampled_means
+from services.evaluator.statistics import RESAMPLES, mean_interval, percentile_interval, resampled_means
 
 CHOICES_FILE = "choices.json"
 """Paradigm -> index of the candidate chosen, item by item; 0 is right. Beside a ranking suite's predictions."""
@@ -93,6 +93,16 @@ def paired_change(switches: Mapping[str, Switches], weights: Mapping[str, float]
     draws = np.random.default_rng(seed).multinomial(totals, chances, size=(RESAMPLES, len(strata)))
     low, high = percentile_interval((draws[:, :, 1] - draws[:, :, 0]) / totals @ shares)
     return Change(float((won - lost) / totals @ shares), low, high, mcnemar(int(lost.sum()), int(won.sum())))
+
+
+def paired_mean_change(differences: Sequence[float], seed: int) -> Change:
+    """Change of a mean from each item's own difference, after - before.
+
+    Raises:
+        ValueError: there are no items.
+    """
+    estimate = mean_interval(differences, seed)
+    return Change(estimate.value, estimate.low, estimate.high)
 
 
 def unpaired_change(before: Sequence[float], after: Sequence[float], seed: int) -> Change:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Annotated
 
 import numpy as np
@@ -10,13 +11,23 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from scipy.stats import spearmanr
 
 from fabula_proto import SuiteResult
-from services.evaluator.comparison import CHOICES_FILE, Change, Choices, Switches, holm, paired_change, unpaired_change
+from services.evaluator.comparison import (
+    CHOICES_FILE,
+    Change,
+    Choices,
+    Switches,
+    holm,
+    paired_change,
+    paired_mean_change,
+    unpaired_change,
+)
 from services.evaluator.correlation import PREFERENCES_FILE, spearman_replicates
 from services.evaluator.statistics import percentile_interval
 from services.local.evaluated import Evaluated
 
 SEED = 42
 WUGS = ("wug_adj", "wug_past")
+AOA, SURPRISALS_FILE = "aoa", "surprisal.json"
 STORYTELLING, STORIES_FILE = "storytelling", "stories.json"
 CHOICES = TypeAdapter(dict[str, Annotated[list[int], Field(min_length=1)]])
 _OPERATIONS = re.compile(r"^(?P<split>.+)_\d+_ops$")
@@ -44,6 +55,26 @@ class Stories(BaseModel):
         return [row.verdict.total for row in self.stories if row.verdict.total is not None]
 
 
+class _Surprisal(BaseModel):
+    target_word: str
+    surprisal: float
+
+
+class Surprisals(BaseModel):
+    """What is read here of a checkpoint's surprisals, in nats."""
+
+    results: tuple[_Surprisal, ...]
+
+    def by_word(self) -> dict[str, float]:
+        """Mean over the contexts that were measured; a word without any is left out."""
+        found: dict[str, list[float]] = {}
+        for row in self.results:
+            if isfinite(row.surprisal):
+                found.setdefault(row.target_word, []).append(row.surprisal)
+        return {word: sum(values) / len(values) for word, values in found.items()}
+
+
+SURPRISALS = TypeAdapter(Surprisals)
 PREFERENCES = TypeAdapter(Annotated[list[tuple[float, float]], Field(min_length=1)])
 STORIES = TypeAdapter(Stories)
 
@@ -90,9 +121,11 @@ def compare(base: Evaluated, other: Evaluated, suite: str) -> Comparison:
         return Comparison(why_not=f"other items: {_items(after)}; {base.name} had {_items(before)}")
     if suite in WUGS:
         return _compare_preferences(base, other, suite)
+    if suite == AOA:
+        return _compare_surprisals(base, other)
     old, new = (one.read(suite, CHOICES_FILE, CHOICES) for one in (base, other))
     if old is None or new is None:
-        return Comparison(why_not=f"no {CHOICES_FILE} says which of its items were right")
+        return Comparison(why_not=f"no {CHOICES_FILE} says which items were right")
     if {uid: len(row) for uid, row in old.items()} != {uid: len(row) for uid, row in new.items()}:
         return Comparison(why_not=f"other numbers of items than in {base.name}")
     return _compare_choices(old, new, before, after)
@@ -121,6 +154,16 @@ def _compare_preferences(base: Evaluated, other: Evaluated, suite: str) -> Compa
     change = float(spearmanr(later, people).statistic - spearmanr(earlier, people).statistic)
     replicates = spearman_replicates(later, people, SEED) - spearman_replicates(earlier, people, SEED)
     return Comparison(Change(change, *percentile_interval(replicates[np.isfinite(replicates)])))
+
+
+def _compare_surprisals(base: Evaluated, other: Evaluated) -> Comparison:
+    old, new = (one.read(AOA, SURPRISALS_FILE, SURPRISALS) for one in (base, other))
+    if old is None or new is None:
+        return Comparison(why_not=f"no {SURPRISALS_FILE}")
+    earlier, later = old.by_word(), new.by_word()
+    if earlier.keys() != later.keys():
+        return Comparison(why_not=f"other words than in {base.name}")
+    return Comparison(paired_mean_change([later[word] - earlier[word] for word in earlier], SEED))
 
 
 def _compare_stories(base: Evaluated, other: Evaluated, before: SuiteResult, after: SuiteResult) -> Comparison:

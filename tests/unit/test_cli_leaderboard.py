@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import re
 import sys
 from pathlib import Path
@@ -12,13 +13,15 @@ import pytest
 import scipy.stats
 from rich.console import Console
 
+from fabula_proto import Measure
 from services.cli import main
 from services.evaluator.comparison import mcnemar
 from services.evaluator.statistics import FloatArray
+from services.evaluator.suites.outcome import SuiteOutcome
 from services.local import leaderboard_tables
 from services.local.comparing import weights
 from services.local.leaderboard import Leaderboard, Row, leaderboard
-from tests.evaluated_runs import Answers, Suite, boxes, new_run, pairs, stories, write_evaluation, wugs
+from tests.evaluated_runs import Answers, Suite, boxes, new_run, of_outcome, pairs, stories, write_evaluation, wugs
 
 GOOD: Answers = {"agreement": [0] * 180 + [1] * 20, "islands": [0] * 90 + [1] * 110}
 WORSE: Answers = {"agreement": [0] * 120 + [1] * 80, "islands": [0] * 95 + [1] * 105}
@@ -152,6 +155,27 @@ def test_correlations_with_people_change_by_the_same_resamples(tmp_path: Path) -
     assert [delta.low, delta.high] == pytest.approx([low, high], abs=0.15 * (high - low))
     assert other.cells["wug_adj"].delta is None
     assert other.cells["wug_adj"].not_compared == "other items than in chck_1M"
+
+
+def test_surprisals_are_compared_word_by_word(tmp_path: Path) -> None:
+    run = new_run(tmp_path / "r", ("chck_1M",))
+    before = {"dog": [5.0, 7.0], "moon": [9.0, math.nan], "never": [math.nan]}
+    after = {"dog": [4.0, 4.0], "moon": [7.0, 9.5], "never": [math.nan]}
+    write_evaluation(run, "chck_1M", (1, 0), [surprisals(before)])
+    write_evaluation(run, "chck_1M_rl_1k", (1, 1), [surprisals(after)])
+    write_evaluation(run, "chck_1M_rl_2k", (1, 2), [surprisals({"dog": [4.0]})])
+    same, other = list(rows(leaderboard([run])).values())[1:]
+    delta = same.cells["aoa"].delta
+    assert delta is not None
+    assert (delta.value, delta.low, delta.high) == pytest.approx((-1.375, -2.0, -0.75))  # of dog -2, of moon -0.75
+    assert other.cells["aoa"].not_compared == "other words than in chck_1M"
+
+
+def surprisals(by_word: dict[str, list[float]]) -> Suite:
+    """Of words in contexts, as the suite aoa writes them."""
+    found = [{"target_word": word, "surprisal": value} for word, values in by_word.items() for value in values]
+    outcome = SuiteOutcome("here", "surprisal", "nats", {"surprisal": Measure(value=1.0, low=1.0, high=1.0, n=2)})
+    return Suite(of_outcome("aoa", outcome, None).result, {"surprisal.json": json.dumps({"results": found})})
 
 
 def _rho(first: FloatArray, second: FloatArray) -> float:
