@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from fabula_proto import EvaluationReport, SuiteResult
 from services.evaluator.adapters import eval_data
@@ -114,7 +114,7 @@ def test_a_broken_file_fails_its_suite_alone(folder: Path) -> None:
 def test_predictions_are_those_of_scoring_every_sentence_alone(folder: Path, suite: str) -> None:
     items = LOAD[suite](folder).items
     model = AutoModelForCausalLM.from_pretrained(folder / "chck_1M").eval()
-    scores = brute_force(model, AutoTokenizer.from_pretrained(folder / "chck_1M"), items)
+    scores = brute_force(model, PreTrainedTokenizerFast.from_pretrained(folder / "chck_1M"), items)
     best = [item.candidates[chosen(row)] for item, row in zip(items, scores, strict=True)]
     document = json.loads((folder / "out" / suite / "predictions.json").read_text(encoding="utf-8"))
     rows = [row for paradigm in document.values() for row in paradigm["predictions"]]
