@@ -13,7 +13,9 @@ import torch
 
 from fabula_proto import Alarm, StepMetrics, Verdict
 from fabula_proto.streams import Streams
+from services.local.run_list import list_runs
 from services.student_trainer import checkpoints
+from services.student_trainer.folder_lock import FolderLock
 from services.student_trainer.guards.guards import GuardStopError
 from services.student_trainer.interaction import StopRequestedError, Watcher, interact
 from services.student_trainer.records import StoryRow
@@ -225,6 +227,23 @@ def test_a_pause_waits_for_somebody(redis_url: str, tmp_path: Path) -> None:
     assert looks == [1]
     assert final.name == "chck_1k_rl_58"
     assert alarms(folder) == [alarm]
+
+
+def test_a_run_may_be_paused_before_its_first_update(redis_url: str, tmp_path: Path) -> None:
+    settings = tiny_settings(word_budget=4 + 18)
+    folder, start = make_run(tmp_path / "runs" / "a", settings)
+    folder.paused.touch()
+    states: list[str] = []
+
+    def look(said: str) -> None:
+        if "remove" in said:
+            states.extend(line.state for line in list_runs(tmp_path / "runs"))
+            folder.paused.unlink()
+
+    watcher = Watcher(lambda *_: None, lambda _: None, lambda: False, look)
+    with teacher_thread(redis_url), Streams(redis_url) as streams, FolderLock(folder.path):
+        interact(folder, settings, start, StoryQueue(streams, folder.run), watcher)
+    assert states == ["paused"]
 
 
 def test_a_pause_is_not_the_time_of_the_student(redis_url: str, tmp_path: Path) -> None:
