@@ -32,7 +32,7 @@ def leaderboard(
     ],
     base: Annotated[
         str | None,
-        typer.Option(help="Evaluation to compare with. Left out: the checkpoint that interaction starts from."),
+        typer.Option(help="Checkpoint to compare with. Left out: the one that interaction starts from."),
     ] = None,
     suite: Annotated[str | None, typer.Option(help="Show the paradigms of one suite, such as blimp.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write every measure to this file, too, one a line.")] = None,

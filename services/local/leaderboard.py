@@ -50,7 +50,11 @@ class Cell(_Model):
 
 
 class Row(_Model):
-    """One evaluation. `base` is the evaluation it is compared with; none for a base, and where there is none."""
+    """One evaluation. `base` is what it is compared with; none for a base, and where there is none.
+
+    A base that was evaluated more than once, such as on two sets of data, is compared suite by suite with the
+    evaluation that measured the same items.
+    """
 
     run: str
     checkpoint: str
@@ -78,8 +82,8 @@ def leaderboard(run_dirs: Sequence[Path], base: str | None = None, suite: str | 
 
     Args:
         run_dirs: Folders of runs.
-        base: Evaluation that the others of its run are compared with; none: the checkpoint that interaction starts
-            from.
+        base: Checkpoint, or one of its evaluations, that the others of its run are compared with; none: the
+            checkpoint that interaction starts from.
         suite: Show its paradigms instead of all suites.
 
     Raises:
@@ -93,28 +97,32 @@ def leaderboard(run_dirs: Sequence[Path], base: str | None = None, suite: str | 
     rows = []
     for run in runs:
         start = base or run.start()
-        chosen = next((one for one in run.evaluations if one.name == start), None)
-        if chosen is None and base is not None:
+        bases = [one for one in run.evaluations if start in (one.report.checkpoint, one.name)]
+        if not bases and base is not None:
             known = ", ".join(one.name for one in run.evaluations)
             raise CommandError(f"{run.name} has no evaluation {base!r} to compare with; it has {known}")
-        if chosen is None:
+        if not bases:
             problems.append(
                 f"{run.name}: {start or 'the checkpoint that interaction started from'} was not evaluated, so nothing "
                 "is compared with it; evaluate it or give another with --base"
             )
-        rows += [_row(run, chosen, one, suites, suite) for one in run.evaluations]
+        found = [_row(run, bases, one, suites, suite) for one in run.evaluations]
+        rows += [row for row in found if row.cells]
     columns = suites if suite is None else list(dict.fromkeys(name for row in rows for name in row.cells))
     return Leaderboard(suite=suite, columns=tuple(columns), rows=tuple(rows), problems=tuple(problems))
 
 
-def _row(run: EvaluatedRun, base: Evaluated | None, one: Evaluated, suites: Sequence[str], suite: str | None) -> Row:
-    compared = base if base is not one else None
+def _row(
+    run: EvaluatedRun, bases: Sequence[Evaluated], one: Evaluated, suites: Sequence[str], suite: str | None
+) -> Row:
+    is_base = any(base is one for base in bases)
+    compared = [] if is_base else bases
     if suite is None:
-        changes = {name: compare(compared, one, name) if compared else Comparison() for name in suites}
+        changes = {name: _compared(compared, one, name) for name in suites}
         cells = {name: _suite_cell(one, name, changes[name]) for name in suites}
         traded = _reward_up_grammar_down(changes)
     else:
-        cells, traded = _part_cells(one, suite, compare(compared, one, suite) if compared else Comparison()), False
+        cells, traded = _part_cells(one, suite, _compared(compared, one, suite)), False
     report = one.report
     return Row(
         run=run.name,
@@ -123,11 +131,24 @@ def _row(run: EvaluatedRun, base: Evaluated | None, one: Evaluated, suites: Sequ
         stage=report.stage,
         pretraining_words=report.pretraining_words,
         interaction_words=report.interaction_words,
-        is_base=base is one,
-        base=compared.name if compared else None,
+        is_base=is_base,
+        base=compared[0].name if compared else None,
         cells=cells,
         reward_up_grammar_down=traded,
     )
+
+
+def _compared(bases: Sequence[Evaluated], one: Evaluated, suite: str) -> Comparison:
+    """With that evaluation of the base which measured the suite, on the same data if there is one."""
+    if not bases:
+        return Comparison()
+    wanted = one.result(suite)
+
+    def likeness(base: Evaluated) -> tuple[bool, bool]:
+        found = base.result(suite)
+        return found is not None and found.status == "ok", bool(found and wanted and found.source == wanted.source)
+
+    return compare(max(bases, key=likeness), one, suite)
 
 
 def _reward_up_grammar_down(changes: dict[str, Comparison]) -> bool:

@@ -210,6 +210,25 @@ def test_another_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     )
 
 
+def test_a_base_with_several_evaluations_is_compared_on_the_same_data(tmp_path: Path) -> None:
+    run = new_run(tmp_path / "r", ("chck_1M",))
+    full = pairs(GOOD)
+    fast = Suite(full.result.model_copy(update={"source": "fast"}), full.files)
+    later = pairs(WORSE)
+    after = Suite(later.result.model_copy(update={"source": "fast"}), later.files)
+    write_evaluation(run, "chck_1M", (1, 0), [full])
+    write_evaluation(run, "chck_1M", (1, 0), [fast], name="chck_1M-fast")
+    write_evaluation(run, "chck_1M_rl_1k", (1, 1), [after])
+    write_evaluation(run, "chck_1M_rl_2k", (1, 2), [stories([1.0])])
+    found = rows(leaderboard([run]))
+    assert [name for name, row in found.items() if row.is_base] == ["chck_1M", "chck_1M-fast"]
+    assert found["chck_1M_rl_1k"].cells["blimp"].delta is not None
+    only = rows(leaderboard([run], base="chck_1M-fast"))
+    assert only["chck_1M"].base == "chck_1M-fast"
+    assert (only["chck_1M"].cells["blimp"].not_compared or "").startswith("other items: here; chck_1M-fast had fast")
+    assert list(rows(leaderboard([run], suite="blimp"))) == ["chck_1M", "chck_1M-fast", "chck_1M_rl_1k"]
+
+
 def test_a_start_that_was_not_evaluated_is_said_and_nothing_is_compared(tmp_path: Path) -> None:
     run = new_run(tmp_path / "r", ("chck_1M", "chck_2M"))
     write_evaluation(run, "chck_1M", (1_000_000, 0), [pairs(WORSE)])
