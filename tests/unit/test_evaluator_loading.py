@@ -14,7 +14,10 @@ from services.evaluator.adapters.memory import free_bytes, weight_bytes
 from services.evaluator.bench import make_engine
 from services.evaluator.engine import LogProbabilityEngine
 from services.evaluator.errors import CheckpointError
+from services.evaluator.evaluation import evaluate_checkpoint
 from services.evaluator.masked import MaskedEngine
+from services.evaluator.request import EvaluationRequest
+from services.evaluator.settings import EvaluatorSettings
 from tests.evaluator_helpers import save_checkpoint, tiny_tokenizer
 from tests.evaluator_models import tiny_bert
 
@@ -41,6 +44,14 @@ def test_the_checkpoint_says_how_it_is_scored(causal: Path, masked: Path) -> Non
     assert (loaded.backend, type(loaded.model)) == ("mlm", BertForMaskedLM)
     assert isinstance(make_engine(loaded, 64), MaskedEngine)
     assert load_checkpoint(masked, backend="mntp").backend == "mntp"
+
+
+def test_a_masked_model_writes_no_stories(masked: Path, tmp_path: Path) -> None:
+    settings = EvaluatorSettings(suites=("storytelling",), teacher_url="http://127.0.0.1:9", torch_threads=1)
+    (result,) = evaluate_checkpoint(EvaluationRequest.from_folder(masked, tmp_path / "out"), settings).suites
+    assert result.status == "skipped"
+    assert result.reason is not None
+    assert "masked language model (mlm) writes no stories" in result.reason
 
 
 def test_a_backend_that_the_model_is_not_made_for_is_refused(causal: Path) -> None:

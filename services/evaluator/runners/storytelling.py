@@ -20,6 +20,8 @@ def run(bench: Bench) -> Measured:
         raise MissingDataError(
             "no teacher to judge stories; give one with --teacher-url, such as http://localhost:8001"
         )
+    if bench.checkpoint.backend != "causal":
+        raise MissingDataError(f"a masked language model ({bench.checkpoint.backend}) writes no stories")
     prompt = settings.prompt or run.prompt or DEFAULT_PROMPT
     written = write_stories(
         bench.checkpoint.model,
