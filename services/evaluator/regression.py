@@ -16,6 +16,8 @@ from services.evaluator.statistics import RESAMPLES, FloatArray
 
 IntArray = npt.NDArray[np.int64]
 
+_SINGULAR = 1e-12  # share of a column that the others leave, below which rounding alone is left
+
 
 @dataclass(frozen=True, slots=True)
 class Gain:
@@ -108,13 +110,17 @@ def partial_r2_replicates(
     products_CKK = np.zeros((counts_RC.shape[1], size, size))
     np.add.at(products_CKK, cluster_N, columns_NK[:, :, None] * columns_NK[:, None, :])
     sums_RKK = (counts_RC @ products_CKK.reshape(len(products_CKK), -1)).reshape(-1, size, size)
+    too_few = ValueError(
+        f"{len(outcome_N)} rows of {len(products_CKK)} clusters are too few to resample a regression with {size - 1} "
+        "coefficients; give more data"
+    )
     try:
         factor_RKK = np.linalg.cholesky(sums_RKK)
-    except np.linalg.LinAlgError as error:
-        raise ValueError(
-            f"{len(outcome_N)} rows of {len(products_CKK)} clusters are too few to resample a regression with "
-            f"{size - 1} coefficients; give more data"
-        ) from error
+    except np.linalg.LinAlgError:
+        raise too_few from None
+    pivots_RK, norms_RK = (np.diagonal(m_RKK, axis1=1, axis2=2)[:, :-1] for m_RKK in (factor_RKK, sums_RKK))
+    if bool((pivots_RK**2 < _SINGULAR * norms_RK).any()):
+        raise too_few
     explained_R, left_R = factor_RKK[:, -1, -2] ** 2, factor_RKK[:, -1, -1] ** 2
     replicates: FloatArray = explained_R / (explained_R + left_R)
     return replicates

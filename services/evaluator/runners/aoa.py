@@ -48,13 +48,3 @@ def age_of_acquisition(folders: Sequence[Path], human_csv: Path, seed: int = 42)
     children = load_children(human_csv)
     measured = sorted(map(load_measured, folders), key=lambda one: one.checkpoint.words_read)
     return aoa.fit([one.checkpoint for one in measured], curves(measured), children, seed)
-
-
-def merged_surprisals(folders: Sequence[Path], model_name: str) -> str:
-    """The pipeline's one surprisal.json of all checkpoints, as the leaderboard takes it.
-
-    Raises:
-        BadDataError: a folder cannot be used.
-    """
-    measured = sorted(map(load_measured, folders), key=lambda one: one.checkpoint.words_read)
-    return aoa.merged([one.document for one in measured], model_name)

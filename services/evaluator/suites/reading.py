@@ -32,6 +32,7 @@ from services.evaluator.suites.outcome import SuiteOutcome
 
 NAME = "reading"
 HEADLINE = "eye_tracking"
+RESAMPLES = 2_000  # of 22 regressions each
 SELF_PACED = "self_paced_reading_time"
 EYE_TRACKING = ("RTfirstfix", "RTfirstpass", "RTgopast", "RTrightbound")
 DEPENDENT = (*EYE_TRACKING, SELF_PACED, "ELAN", "LAN", "N400", "P600", "EPNP", "PNP")
@@ -75,7 +76,7 @@ def evaluate(data: ReadingData, surprisals: Sequence[float], previous: Sequence[
     table = {name: np.array([word.numbers[name] for word in data.words]) for name in NUMBERS}
     table |= {"pred": np.asarray(surprisals, dtype=float), "prev_pred": np.asarray(previous, dtype=float)}
     sentences_N = cluster_numbers([word.sentence for word in data.words])
-    counts_RC = cluster_counts(int(sentences_N.max()) + 1, seed)
+    counts_RC = cluster_counts(int(sentences_N.max()) + 1, seed, RESAMPLES)
     fits = {
         spillover: {name: _fit(table, name, spillover, sentences_N, counts_RC) for name in DEPENDENT}
         for spillover in (False, True)
