@@ -79,6 +79,31 @@ def mean_interval(values: Sequence[float], seed: int, resamples: int = RESAMPLES
     return Estimate(float(sample.mean()), low, high, int(sample.size))
 
 
+def ratio_interval(
+    numerators: Sequence[float], denominators: Sequence[float], seed: int, resamples: int = RESAMPLES
+) -> Estimate:
+    """Sum of `numerators` over sum of `denominators` (both of length n >= 1), pairs resampled together.
+
+    Raises:
+        ValueError: the denominators sum to 0.
+    """
+    pairs = np.stack([np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)], axis=1)
+    top, bottom = pairs.sum(axis=0)
+    if bottom == 0.0:
+        raise ValueError(f"{len(pairs)} denominators sum to 0; a ratio needs at least one above 0")
+    n, rng = len(pairs), np.random.default_rng(seed)
+    rows = max(1, _INDICES_AT_ONCE // n)
+    sums = np.concatenate(
+        [
+            pairs[rng.integers(0, n, size=(min(rows, resamples - start), n))].sum(axis=1)
+            for start in range(0, resamples, rows)
+        ]
+    )
+    sums = sums[sums[:, 1] > 0.0]  # a draw of nothing but zeros has no ratio
+    low, high = percentile_interval(sums[:, 0] / sums[:, 1])
+    return Estimate(float(top / bottom), low, high, n)
+
+
 def macro_accuracy(
     tallies: Mapping[str, Tally], seed: int, weights: Mapping[str, float] | None = None, resamples: int = RESAMPLES
 ) -> Estimate:

@@ -5,7 +5,13 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from services.evaluator.errors import CheckpointError
 from services.evaluator.texts import word_count
@@ -13,12 +19,41 @@ from services.evaluator.texts import word_count
 
 @dataclass(frozen=True, slots=True)
 class WrittenStory:
-    """A story without its prompt and without special tokens. `ended`: the model closed it itself."""
+    """A story without its prompt and without special tokens. `ended`: the model closed it itself.
+
+    `surprisal`: -log p, in nats, of all `tokens` sampled, the end token among them.
+    """
 
     text: str
     words: int
     tokens: int
     ended: bool
+    surprisal: float
+
+
+class _Recorder(LogitsProcessor):
+    """Keeps the log-probability of every sampled token; the distribution stays as it is.
+
+    Its call at a step sees what was sampled at the step before, so the last step's is taken at the end.
+    """
+
+    def __init__(self) -> None:
+        self._before_BV: torch.Tensor | None = None
+        self._sampled: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        self._note(input_ids)
+        self._before_BV = torch.log_softmax(scores, dim=-1)
+        return scores
+
+    def logprobs(self, output_BT: torch.Tensor) -> torch.Tensor:
+        """(B, sampled steps), nats; meaningless behind a story's end token."""
+        self._note(output_BT)
+        return torch.stack(self._sampled, dim=1)
+
+    def _note(self, ids_BT: torch.Tensor) -> None:
+        if self._before_BV is not None:
+            self._sampled.append(self._before_BV.gather(1, ids_BT[:, -1:]).squeeze(1))
 
 
 def write_stories(
@@ -68,14 +103,22 @@ def write_stories(
         while len(written) < stories:
             rows = min(batch_size, stories - len(written))
             inputs_BT = encoded["input_ids"].repeat(rows, 1).to(model.device)
-            output_BT = generate(inputs_BT, attention_mask=torch.ones_like(inputs_BT), generation_config=config)
-            written += [_story(tokenizer, row[length:].tolist(), eos) for row in output_BT.cpu()]
+            recorder = _Recorder()
+            output_BT = generate(
+                inputs_BT,
+                attention_mask=torch.ones_like(inputs_BT),
+                generation_config=config,
+                logits_processor=LogitsProcessorList([recorder]),
+            )
+            ids, logprobs = output_BT[:, length:].tolist(), recorder.logprobs(output_BT).tolist()
+            written += [_story(tokenizer, row, sampled, eos) for row, sampled in zip(ids, logprobs, strict=True)]
             done(len(written), stories)
     return written
 
 
-def _story(tokenizer: PreTrainedTokenizerBase, ids: list[int], eos: int) -> WrittenStory:
+def _story(tokenizer: PreTrainedTokenizerBase, ids: list[int], logprobs: list[float], eos: int) -> WrittenStory:
     ended = eos in ids
     own = ids[: ids.index(eos) + 1] if ended else ids
     text = str(tokenizer.decode(own, skip_special_tokens=True)).strip()
-    return WrittenStory(text=text, words=word_count(text), tokens=len(own), ended=ended)
+    surprisal = -sum(logprobs[: len(own)])
+    return WrittenStory(text=text, words=word_count(text), tokens=len(own), ended=ended, surprisal=surprisal)

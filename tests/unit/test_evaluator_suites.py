@@ -17,7 +17,7 @@ from services.evaluator.items import Item, ItemSet, minimal_pair
 from services.evaluator.statistics import Tally, macro_accuracy, pooled
 from services.evaluator.suites import blimp, entity_tracking, storytelling
 from services.evaluator.suites.storytelling import Written
-from services.evaluator.texts import distinct_2, own_bigrams
+from services.evaluator.texts import distinct, own_bigrams
 from services.evaluator.writing import WrittenStory
 from tests.evaluator_helpers import SHARED, no_progress
 
@@ -146,7 +146,7 @@ class LengthJudge:
 
 
 def written(*texts: str) -> Written:
-    stories = tuple(WrittenStory(t, len(t.split()), len(t.split()) + 1, i % 2 == 0) for i, t in enumerate(texts))
+    stories = tuple(WrittenStory(t, len(t.split()), len(t.split()) + 1, i % 2 == 0, 6.0) for i, t in enumerate(texts))
     return Written(stories, "Once", 7)
 
 
@@ -170,7 +170,8 @@ def test_storytelling_fails_past_a_tenth_of_failed_verdicts() -> None:
 
 
 def test_diversity_by_hand() -> None:
-    assert distinct_2("a b a b") == pytest.approx(2 / 3)
-    assert distinct_2("alone") is None
+    assert distinct("a b a b", 2) == pytest.approx(2 / 3)
+    assert distinct("A b a", 1) == pytest.approx(2 / 3)
+    assert distinct("alone", 2) is None
     assert own_bigrams(["a b c", "a b d", "x"]) == [0.5, 0.5]
     assert own_bigrams(["same tale told", "same tale told"]) == [0.0, 0.0]

@@ -20,6 +20,12 @@ class _Evaluation(BaseModel):
     stories: int | None = Field(default=None, ge=1)
 
 
+class _Corpus(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    source: str | None = None
+    text_field: str = "text"
+
+
 class _File(BaseModel):
     """run.yaml belongs to the trainer: keys that are not ours are passed over."""
 
@@ -28,6 +34,7 @@ class _File(BaseModel):
     seed: int | None = None
     interact: _Interact = _Interact()
     evaluation: _Evaluation = _Evaluation()
+    corpus: _Corpus = _Corpus()
 
 
 class RunConfig(BaseModel):
@@ -39,6 +46,8 @@ class RunConfig(BaseModel):
     prompt: str | None = None
     max_new_tokens: int | None = None
     stories: int | None = None
+    corpus: str | None = None
+    text_field: str = "text"
 
 
 def read_run_config(folder: Path | None) -> RunConfig:
@@ -58,6 +67,8 @@ def read_run_config(folder: Path | None) -> RunConfig:
         prompt=found.interact.prompt,
         max_new_tokens=found.interact.max_new_tokens,
         stories=found.evaluation.stories,
+        corpus=found.corpus.source,
+        text_field=found.corpus.text_field,
     )
 
 

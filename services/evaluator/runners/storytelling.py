@@ -3,7 +3,9 @@
 import time
 
 from services.evaluator.adapters.teacher_client import TeacherClient
+from services.evaluator.adapters.training_text import training_documents
 from services.evaluator.bench import Bench, Measured
+from services.evaluator.copying import CopyFinder
 from services.evaluator.errors import MissingDataError
 from services.evaluator.progress import Progress
 from services.evaluator.settings import DEFAULT_NEW_TOKENS, DEFAULT_PROMPT, DEFAULT_STORIES
@@ -11,6 +13,7 @@ from services.evaluator.suites import storytelling
 from services.evaluator.writing import write_stories
 
 LOOK_EVERY_S = 0.25
+_DOCUMENTS_A_LOOK = 200
 
 
 def run(bench: Bench) -> Measured:
@@ -42,6 +45,8 @@ def run(bench: Bench) -> Measured:
                 return
             time.sleep(min(LOOK_EVERY_S, left))
 
+    copied, note = _copied(bench, [story.text for story in written])
+    stories = storytelling.Written(tuple(written), prompt, settings.seed, copied)
     with TeacherClient(
         settings.teacher_url,
         chunk=settings.teacher_chunk,
@@ -49,5 +54,17 @@ def run(bench: Bench) -> Measured:
         patience_s=settings.teacher_patience_s,
         wait=wait,
     ) as teacher:
-        stories = storytelling.Written(tuple(written), prompt, settings.seed)
-        return Measured(storytelling.evaluate(stories, teacher, settings.seed))
+        return Measured(storytelling.evaluate(stories, teacher, settings.seed), note)
+
+
+def _copied(bench: Bench, texts: list[str]) -> tuple[tuple[int, ...] | None, str | None]:
+    """Words of each story's longest copy from the run's training text, or why there are none."""
+    finder, done = CopyFinder(texts), bench.done(storytelling.NAME)
+    try:
+        for number, document in enumerate(training_documents(bench.run.corpus, bench.run.text_field)):
+            if number % _DOCUMENTS_A_LOOK == 0:
+                done(len(texts), len(texts))
+            finder.read(document)
+    except MissingDataError as error:
+        return None, f"no longest_copy: {error}"
+    return tuple(finder.longest()), None
