@@ -108,6 +108,15 @@ def test_the_ewok_archive_is_opened_with_its_own_password_and_not_unpacked(tmp_p
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_an_archive_with_another_password_is_named(tmp_path: Path) -> None:
+    packed = base64.b64decode(ENCRYPTED)
+    assert packed.count(b"ewok_fast/d.jsonl") == 2
+    archive = tmp_path / "entity_tracking_fast.zip"
+    archive.write_bytes(packed.replace(b"ewok_fast/d.jsonl", b"box/regular.jsonl"))
+    with pytest.raises(BadDataError, match=r"Bad password .*expected a zip archive with the password babylm"):
+        eval_data.load_entity_tracking(tmp_path)
+
+
 def test_what_macos_leaves_in_an_archive_is_passed_over(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "ewok_fast.zip", "w") as archive:
         archive.writestr("__MACOSX/ewok_fast/._a.jsonl", b"\0\5\26\7")

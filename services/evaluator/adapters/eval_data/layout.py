@@ -38,7 +38,7 @@ PLACES: Mapping[str, Place] = {
         "one .jsonl file a domain",
         "ewok_fast.zip is in it and may stay zipped; the whole EWoK is gated: agree to its terms at "
         "https://huggingface.co/datasets/ewok-core/ewok-core-1.0 and make ewok_filtered with the BabyLM 2025 "
-        "pipeline's evaluation_pipeline/ewok/dl_and_filter.py; keep it out of training data and unpacked repositories",
+        "pipeline's evaluation_pipeline/ewok/dl_and_filter.py; its authors ask that it stay out of training data",
         b"BabyLM2025",
     ),
     "entity_tracking": Place(

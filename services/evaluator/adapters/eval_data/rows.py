@@ -79,13 +79,16 @@ def read_lines(place: Path, suite: str, stems: Sequence[str] = ()) -> Iterator[L
 
 
 def _archive_lines(archive: Path, suite: str, stems: Sequence[str]) -> Iterator[Line]:
+    password = PLACES[suite].password or b""
     try:
         with zipfile.ZipFile(archive) as opened:
             members = sorted(n for n in opened.namelist() if _is_wanted(Path(n), stems))
-            texts = [(name, opened.read(name, pwd=PLACES[suite].password).decode("utf-8")) for name in members]
+            texts = [(name, opened.read(name, pwd=password).decode("utf-8")) for name in members]
     except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error, UnicodeDecodeError) as error:
-        expected = "a zip archive with the password that the BabyLM data has"
-        raise BadDataError(str(archive), None, str(error), expected, f"take a fresh copy; {GET_IT}") from error
+        # RuntimeError: another password, or an encryption that Python does not know.
+        expected = f"a zip archive with the password {password.decode()}"
+        cure = f"take a fresh copy, or unpack it outside any repository; {GET_IT}"
+        raise BadDataError(str(archive), None, str(error), expected, cure) from error
     if not texts:
         raise BadDataError(str(archive), None, "no usable member", PLACES[suite].wanted, GET_IT)
     for name, text in texts:
