@@ -29,7 +29,7 @@ class Bench:
         return lambda done, total: self.watch(Progress(suite, done, total))
 
 
-def make_engine(checkpoint: LoadedCheckpoint, token_budget: int) -> Engine:
+def make_engine(checkpoint: LoadedCheckpoint, token_budget: int | None) -> Engine:
     """The engine for the checkpoint's backend."""
     if checkpoint.backend == "causal":
         return LogProbabilityEngine(checkpoint.model, checkpoint.tokenizer, token_budget)

@@ -30,7 +30,7 @@ from services.evaluator.errors import ItemsError
 from services.evaluator.forward import Wanted, halving, join_gelu, log_probabilities
 from services.evaluator.items import Item
 
-TOKEN_BUDGET = 1024
+TOKEN_BUDGET, GPU_TOKEN_BUDGET = 1024, 8192
 TOLERANCE = 1e-4
 _ITEMS_AT_ONCE = 256  # a token's offsets take 20 times the memory of the token
 
@@ -51,16 +51,16 @@ class Engine(ABC):
     Args:
         model: A language model of the engine's kind.
         tokenizer: A fast tokenizer (character offsets are needed).
-        token_budget: Largest padded batch, in tokens; 512 to 1024 is best on a CPU.
+        token_budget: Largest padded batch, in tokens. None: 1024 on a CPU, where more is slower; 8192 on a GPU.
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, token_budget: int = TOKEN_BUDGET
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, token_budget: int | None = None
     ) -> None:
         join_gelu(model)
         self._model = model
         self._tokenizer = tokenizer
-        self._budget = token_budget
+        self.token_budget = token_budget or (GPU_TOKEN_BUDGET if model.device.type == "cuda" else TOKEN_BUDGET)
         self.context: int | None = getattr(model.config, "max_position_embeddings", None)
         self._fast = True
         self._checked_length = 0
@@ -164,11 +164,11 @@ class LogProbabilityEngine(Engine):
         self, model: PreTrainedModel, sequences: Sequence[Encoded], *, fast: bool
     ) -> Iterator[tuple[int, LogProbabilities]]:
         if fast:
-            rows = trees(sequences, self._budget)
+            rows = trees(sequences, self.token_budget)
         else:
             rows = [_alone(index, sequence) for index, sequence in enumerate(sequences)]
         forward = partial(_forward, model, sequences, as_trees=fast)
-        for batch in token_batches([len(row.ids) for row in rows], self._budget):
+        for batch in token_batches([len(row.ids) for row in rows], self.token_budget):
             for found in halving([rows[i] for i in batch], forward):
                 yield from found.items()
 

@@ -20,7 +20,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from services.evaluator.batching import Encoded, encode_masked, token_batches
-from services.evaluator.engine import TOKEN_BUDGET, Engine, LogProbabilities
+from services.evaluator.engine import Engine, LogProbabilities
 from services.evaluator.errors import CheckpointError
 from services.evaluator.forward import Wanted, halving, log_probabilities
 
@@ -36,7 +36,7 @@ class MaskedEngine(Engine):
     Args:
         model: A masked language model.
         tokenizer: A fast tokenizer with a mask token.
-        token_budget: Largest padded batch, in tokens.
+        token_budget: As Engine has it.
         shifted: A token is predicted at the place before it (`mntp`), not at its own (`mlm`).
 
     Raises:
@@ -47,7 +47,7 @@ class MaskedEngine(Engine):
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        token_budget: int = TOKEN_BUDGET,
+        token_budget: int | None = None,
         *,
         shifted: bool = False,
     ) -> None:
@@ -94,7 +94,7 @@ class MaskedEngine(Engine):
             ]
             return list(zip(places, self._forward(model, batch, wanted, fast), strict=True))
 
-        for batch in token_batches([len(ids) for ids, _ in copies], self._budget):
+        for batch in token_batches([len(ids) for ids, _ in copies], self.token_budget):
             for (index, k), value in halving([copies[i] for i in batch], run):
                 values[index, k] = value
                 missing[index] -= 1

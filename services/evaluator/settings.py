@@ -93,7 +93,9 @@ class EvaluatorSettings(BaseSettings):
         description="Token that is classified. first: as the BabyLM pipeline, but a causal model has read nothing else "
         "there; last: the whole text is read.",
     )
-    token_budget: int = Field(default=1024, ge=1, description="Padded tokens in one forward of the ranking suites.")
+    token_budget: int | None = Field(
+        default=None, ge=1, description="Padded tokens in one forward. None: 1024, or 8192 on a GPU."
+    )
 
     device: str = Field(default="auto", pattern="^(auto|cpu|cuda(:[0-9]+)?)$", description="auto: CUDA if it is there.")
     backend: Literal["auto", "causal", "mlm", "mntp"] = Field(

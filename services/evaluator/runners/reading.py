@@ -42,5 +42,5 @@ def _surprisals(bench: Bench, words: list[WordInContext]) -> list[float]:
         part_done,
         backend=checkpoint.backend,
         context=bench.engine.context,
-        token_budget=bench.settings.token_budget,
+        token_budget=bench.engine.token_budget,
     )
