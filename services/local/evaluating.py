@@ -106,8 +106,15 @@ def _measure(
                 raise AbandonedError
             status.update(f"{progress.suite}: {progress.done:,} of {progress.total:,}")
 
+        def finished(result: SuiteResult) -> None:
+            title, scale, digits = suite_titles(result.suite)
+            value = (
+                interval(result.measures[result.headline or ""], scale, digits) if result.headline else result.status
+            )
+            console.print(f"{title.strip()}: {value}, {duration(result.seconds)}", style="dim", highlight=False)
+
         try:
-            return evaluate_checkpoint(request, settings, watch), request.output
+            return evaluate_checkpoint(request, settings, watch, finished), request.output
         except AbandonedError:
             raise Interrupted from None
         except EvaluatorError as error:
