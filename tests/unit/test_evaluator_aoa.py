@@ -150,6 +150,11 @@ def test_surprisals_equal_one_text_at_a_time_and_files_are_the_pipelines() -> No
     model = tiny_gpt2(len(tokenizer), context=64)
     texts = {"fox": (" The old ", "There is a"), "unfortunately": ("In the garden,",), "alligator": ()}
     contexts = aoa.Contexts(texts, "here")
+    assert [item.candidates[0].text for item in contexts.items()] == [
+        "The old fox",
+        "There is a fox",
+        "In the garden, unfortunately",
+    ]
     engine = LogProbabilityEngine(model, tokenizer)
     mark = aoa.Checkpoint("chck_1M", 1_000_000, len(tokenizer))
     outcome = aoa.evaluate(contexts, mark, "model", engine, {1}, 0, no_progress)
