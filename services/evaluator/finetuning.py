@@ -35,13 +35,14 @@ WEIGHT_DECAY = 0.01
 WARMUP_SHARE = 0.06
 FINAL_FACTOR = 0.1
 HEAD_DROPOUT = 0.1
+CPU = torch.device("cpu")
 PREDICTED_AT_ONCE = 64
 
 Metric = Callable[[Sequence[int], Sequence[int]], float]
 """Labels and predictions to a score, higher is better."""
 Position = Literal["first", "last"]
 Load = Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
-"""A fresh base model on its device, and its tokenizer; it may draw weights that the checkpoint lacks."""
+"""A fresh base model on `device`, and its tokenizer; it may draw weights that the checkpoint lacks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class FineTuning:
     """How to fine-tune: `labels` classes, `batch_size` rows a step, `metric` choosing the best of `epochs`.
 
     `position`: whose hidden state is classified, the `first` token's, as the pipeline's script asks, or the `last`'s.
+    `device`: where the model learns; its random state is left as it was.
     """
 
     labels: int
@@ -66,6 +68,7 @@ class FineTuning:
     metric: Metric
     seed: int
     position: Position = "first"
+    device: torch.device = CPU
     learning_rate: float = LEARNING_RATE
 
     def steps(self, train: int, valid: int) -> int:
@@ -112,8 +115,11 @@ class Classifier(nn.Module):
     def forward(self, ids_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
         """Logits (B, labels) of right-padded texts."""
         hidden_BTD = self.encoder(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state
-        ends_B = mask_BT.sum(dim=1) - 1 if self._position == "last" else torch.zeros_like(mask_BT[:, 0])
-        logits: torch.Tensor = self.head(hidden_BTD[torch.arange(len(ends_B)), ends_B])
+        if self._position == "first":
+            chosen_BD = hidden_BTD[:, 0]
+        else:
+            chosen_BD = hidden_BTD[torch.arange(len(ids_BT), device=ids_BT.device), mask_BT.sum(dim=1) - 1]
+        logits: torch.Tensor = self.head(chosen_BD)
         return logits
 
 
@@ -141,11 +147,10 @@ def fine_tune(
     """
     if len(train) < plan.batch_size:
         raise SuiteFailedError(f"{len(train)} training rows do not fill one batch of {plan.batch_size}; give more rows")
-    devices = range(torch.cuda.device_count())
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=[plan.device] if plan.device.type == "cuda" else []):
         torch.manual_seed(plan.seed)
         encoder, tokenizer = load()
-        model = Classifier(encoder, plan.labels, plan.position).to(encoder.device)
+        model = Classifier(encoder, plan.labels, plan.position).to(plan.device)
         return _Run(model, tokenizer, plan, autocast).learn(train, valid, done)
 
 
@@ -158,7 +163,6 @@ class _Run:
         autocast: Callable[[], AbstractContextManager[Any]],
     ) -> None:
         self._model = model
-        self._device = model.encoder.device
         self._tokenizer = tokenizer
         self._plan = plan
         self._autocast = autocast
@@ -190,8 +194,9 @@ class _Run:
     ) -> Iterator[float]:
         """One pass over the batches; the loss of each step."""
         self._model.train()
+        replays = self._first_only and self._plan.device.type == "cpu"  # elsewhere kernels draw in ways of their own
         for batch in batches:
-            with self._autocast(), FullWidthDropout(batch.width) if self._first_only else nullcontext():
+            with self._autocast(), FullWidthDropout(batch.width) if replays else nullcontext():
                 loss = cross_entropy(self._model(batch.ids_BT, batch.mask_BT).float(), batch.labels_B)
             value = float(loss.detach())
             if not math.isfinite(value):
@@ -241,7 +246,9 @@ class _Run:
             ids_BT[b, : len(ids)] = torch.tensor(ids[:kept])
             mask_BT[b, : len(ids)] = 1
         labels_B = torch.tensor([label for _, label in rows])
-        return _Batch(ids_BT.to(self._device), mask_BT.to(self._device), labels_B.to(self._device), width)
+        return _Batch(
+            ids_BT.to(self._plan.device), mask_BT.to(self._plan.device), labels_B.to(self._plan.device), width
+        )
 
 
 def learning_rate_factor(step: int, steps: int) -> float:

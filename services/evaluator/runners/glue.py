@@ -52,13 +52,14 @@ def _plan(bench: Bench, task: str) -> FineTuning:
         metric=defaults.metric,
         seed=settings.seed,
         position=settings.glue_position,
+        device=bench.checkpoint.model.device,
     )
 
 
 def _finished(bench: Bench, task: str, plan: FineTuning, rows: TaskRows, done: Callable[[], None]) -> FinishedTask:
     """One task's result: from an evaluation that was stopped, or fine-tuned now and kept."""
     place = eval_data.require(bench.settings.eval_data, glue.NAME)
-    path, device = bench.request.path, bench.checkpoint.model.device
+    path, device = bench.request.path, plan.device
     parts = [
         checkpoint_digest(path),
         files_digest(place.glob(f"{task}.*.jsonl")),
