@@ -72,6 +72,7 @@ class Summary:
     after: EvaluationReport | None
     first: StepMetrics | None
     last: StepMetrics | None
+    pretraining_words: int | None
     updates: int
     phases: tuple[Phase, ...]
     prompt: str
@@ -134,6 +135,7 @@ def summarise(folder: Path) -> Summary:
         after=after,
         first=steps[0] if steps else None,
         last=steps[-1] if steps else None,
+        pretraining_words=max((line.words_seen for line in pretraining), default=None),
         updates=len(steps),
         phases=_phases(Sessions.read(folder), pretraining, steps, _reports(folder)),
         prompt=prompt,
@@ -215,7 +217,7 @@ def _phases(
     }
     parts["recording, saving"] = max(0.0, seconds - sum(parts.values()))
     return (
-        Phase("start-up", sessions.startup_s),
+        *([Phase("start-up", sessions.startup_s)] if sessions.sessions else []),  # `fabula up` alone notes it
         Phase("pretraining", sum(line.seconds for line in pretraining)),
         Phase("interaction", seconds),
         *(Phase(name, value, part=True) for name, value in parts.items()),

@@ -143,8 +143,9 @@ def _items(result: SuiteResult) -> str:
 def _cost(summary: Summary) -> Table:
     words = plain_table("Words", "", "")
     report = summary.after or summary.before
-    if report is not None:
-        words.add_row("pretraining, seen", f"{report.pretraining_words:,}")
+    seen = report.pretraining_words if report is not None else summary.pretraining_words
+    if seen is not None:
+        words.add_row("pretraining, seen", f"{seen:,}")
     if (last := summary.last) is not None:
         words.add_row("interaction, paid", f"{last.words_spent:,}", style="bold")
         words.add_row("  prompt, once", f"{last.words_prompt:,}", style="dim")
