@@ -20,15 +20,15 @@ import subprocess
 import sys
 import tempfile
 import time
-import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from bench.evaluating_data import all_strings, reduced
 from bench.evaluating_models import KINDS, build, readable_by_both
 from services.evaluator.adapters.checkpoint import LoadedCheckpoint, load_checkpoint
-from services.evaluator.adapters.eval_data.layout import PLACES, find
+from services.evaluator.adapters.eval_data.layout import find
 from services.evaluator.adapters.run_config import read_run_config
 from services.evaluator.bench import Bench, make_engine
 from services.evaluator.engine import Engine, ItemsDone
@@ -39,7 +39,6 @@ from services.evaluator.runners import RUNNERS
 from services.evaluator.settings import EvaluatorSettings
 
 SUITES = ("blimp", "blimp_supplement", "ewok", "entity_tracking", "wug_adj", "wug_past", "comps", "reading")
-READING_ROWS = 200  # fewer leave nothing to regress on
 SURPRISAL_TOLERANCE = 1e-3  # nats
 NUMBER = re.compile(r"-?\d+\.\d+|nan")
 
@@ -59,34 +58,6 @@ class Result:
         """The last number of the report, or both of reading's, as printed."""
         numbers = NUMBER.findall(self.report)
         return " ".join(numbers) if "READING" in self.report else numbers[-1]
-
-
-def reduced(source: Path, target: Path, limit: int | None) -> Path:
-    """A copy of a suite's data with the first `limit` rows of each file, archives unpacked; where it begins."""
-    if source.suffix == ".csv":
-        rows = source.read_text(encoding="utf-8").splitlines(keepends=True)
-        path = target / "reading" / source.name
-        path.parent.mkdir(parents=True)
-        path.write_text("".join(rows[: None if limit is None else 1 + max(limit, READING_ROWS)]), encoding="utf-8")
-        return path
-    folder = target / source.stem
-    folder.mkdir(parents=True)
-    for name, text in _texts(source):
-        lines = text.splitlines(keepends=True)
-        (folder / name).write_text("".join(lines[:limit]), encoding="utf-8")
-    return folder
-
-
-def _texts(source: Path) -> Iterator[tuple[str, str]]:
-    if source.is_dir():
-        for file in sorted(source.glob("*.jsonl")):
-            yield file.name, file.read_text(encoding="utf-8")
-        return
-    password = next(place.password for place in PLACES.values() if source.stem in place.names)
-    with zipfile.ZipFile(source) as archive:
-        for name in archive.namelist():
-            if name.endswith(".jsonl"):
-                yield Path(name).name, archive.read(name, pwd=password).decode("utf-8")
 
 
 def timed(command: Sequence[object], *, cwd: Path, environment: dict[str, str]) -> tuple[float, float]:
@@ -268,17 +239,7 @@ def main() -> None:
         work, given = Path(name), Path(options.model)
         if options.model in KINDS:
             given = work / "random"
-            sources = [source for suite in SUITES if (source := find(options.data, suite)) and source.suffix != ".csv"]
-            texts = (
-                text
-                for source in sources
-                for _, rows in _texts(source)
-                for row in rows.splitlines()
-                for value in json.loads(row).values()
-                for text in (value if isinstance(value, list) else [value])
-                if isinstance(text, str)
-            )
-            build(given, options.model, options.vocab, texts)
+            build(given, options.model, options.vocab, all_strings(options.data, SUITES))
         model = readable_by_both(given, work / "model")
         loaded = load_checkpoint(model, "cpu", backend=options.backend)
         parameters = sum(p.numel() for p in loaded.model.parameters())
