@@ -12,7 +12,7 @@ from services.evaluator.runners.aoa import age_of_acquisition
 from services.evaluator.settings import EvaluatorSettings
 from tests.evaluator_helpers import save_checkpoint, tiny_tokenizer
 from tests.evaluator_models import tiny_bert
-from tests.unit.test_evaluator_reading import rows, write
+from tests.reading_tables import rows, write
 
 CONTEXTS = {
     "fox": [{"context": "There is a"}, {"context": "The old"}],

@@ -1,6 +1,5 @@
 """Reading times: the pipeline's predictions reproduce its reports; surprisals equal one forward a question."""
 
-import csv
 import json
 import math
 from collections.abc import Callable
@@ -18,40 +17,14 @@ from services.evaluator.suites import reading
 from services.evaluator.surprisal import Questioner, WordInContext, causal_surprisals, masked_surprisals
 from tests.evaluator_helpers import SHARED, tiny_gpt2, tiny_llama, tiny_tokenizer
 from tests.evaluator_models import tiny_bert, tiny_mamba, tiny_roberta
+from tests.reading_tables import COLUMNS, rows, write
 
 REFERENCE = SHARED / "reference" / "mamba-1024" / "main" / "zero_shot" / "causal" / "reading"
 DATA = SHARED / "eval" / "fast_eval" / "reading" / "reading_data.csv"
-COLUMNS = ("", "item", "word", "sentence", "prev_word", "prev_item", *reading.NUMBERS)
-SENTENCES = (
-    "The old fox is in the garden, unfortunately.",
-    "None of the naïve kings - or foxes! - has the golden boxes.",
-    "The garden is warm.",
-)
 
 
 def nobody(_part: float) -> None:
     """Progress that nobody watches."""
-
-
-def rows(sentences: int = 3, words: int = 12) -> list[dict[str, str]]:
-    """A table of reading times that follow sines, so that every regression has a solution."""
-    table: list[dict[str, str]] = []
-    for s in range(sentences):
-        parts = SENTENCES[s % len(SENTENCES)].split()[:words]
-        for i in range(1, len(parts)):
-            wave = {name: str(math.sin((7 * s + i) * (k + 1.3)) + 2) for k, name in enumerate(reading.NUMBERS)}
-            texts = {"item": " ".join(parts[:i]), "word": parts[i], "sentence": f"{s}"}
-            before = {"prev_item": " ".join(parts[: i - 1]), "prev_word": parts[i - 1] if i > 1 else ""}
-            table.append({"": str(len(table)), **texts, **before, **wave})
-    return table
-
-
-def write(path: Path, table: list[dict[str, str]], columns: tuple[str, ...] = COLUMNS) -> Path:
-    with path.open("w", encoding="utf-8", newline="") as opened:
-        writer = csv.DictWriter(opened, columns, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(table)
-    return path
 
 
 @pytest.mark.skipif(
