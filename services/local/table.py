@@ -28,6 +28,9 @@ SUITES = {
 }
 
 
+ALWAYS_SHOWN = (QUALITY, "blimp", "entity_tracking")  # these need no data
+
+
 def suite_titles(suite: str) -> tuple[str, float, int]:
     """Title, factor and digits of a suite; one that we do not know is shown as it comes."""
     return SUITES.get(suite, (suite, 1.0, 3))
@@ -63,7 +66,7 @@ def _scores(summary: Summary) -> Table:
     table = plain_table(f"What {summary.run} gained", "", "before", "after", "change")
     for name, (title, scale, digits) in SUITES.items():
         pair = suite(summary.before, name), suite(summary.after, name)
-        if pair == (None, None):
+        if pair == (None, None) and name not in ALWAYS_SHOWN:
             continue
         _add_row(table, title, pair, None, scale, digits)
         for key, criterion in (criterion_keys(pair[0]) or criterion_keys(pair[1])).items():

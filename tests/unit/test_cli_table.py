@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -234,8 +236,18 @@ def test_a_run_that_has_only_begun_can_be_shown(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "run.yaml").write_text(config.dump(config.resolve("smoke"), "r"), encoding="utf-8")
     text = shown(folder)
-    assert "not measured" in text
+    assert re.search(r"entity tracking % +not measured +not measured", text)
+    assert "EWoK" not in text
     assert "No statement on the story score" in text
+
+
+def test_a_run_that_no_up_has_seen_shows_its_words_and_no_start_up(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "r", 4.0)
+    shutil.rmtree(folder / "evaluations")
+    (folder / "sessions.jsonl").unlink(missing_ok=True)
+    text = shown(folder)
+    assert re.search(r"pretraining, seen +[1-9]", text)
+    assert "start-up" not in text
 
 
 def test_an_alarm_is_no_update(tmp_path: Path) -> None:
