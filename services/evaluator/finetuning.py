@@ -142,16 +142,22 @@ def fine_tune(
         autocast: Precision of the forward passes; fp32 by default.
 
     Raises:
-        SuiteFailedError: there are fewer rows than a batch holds, or the loss is no longer finite.
+        SuiteFailedError: fewer rows than a batch holds, a loss that is not finite, or too little memory.
         CheckpointError: from `load`, or a text has no token.
     """
     if len(train) < plan.batch_size:
         raise SuiteFailedError(f"{len(train)} training rows do not fill one batch of {plan.batch_size}; give more rows")
     with torch.random.fork_rng(devices=[plan.device] if plan.device.type == "cuda" else []):
         torch.manual_seed(plan.seed)
-        encoder, tokenizer = load()
-        model = Classifier(encoder, plan.labels, plan.position).to(plan.device)
-        return _Run(model, tokenizer, plan, autocast).learn(train, valid, done)
+        try:
+            encoder, tokenizer = load()
+            model = Classifier(encoder, plan.labels, plan.position).to(plan.device)
+            return _Run(model, tokenizer, plan, autocast).learn(train, valid, done)
+        except torch.OutOfMemoryError as error:
+            raise SuiteFailedError(
+                f"fine-tuning, which takes four times the weights and more, does not fit on {plan.device}: {error}; "
+                "set dtype to bfloat16 or device to cpu"
+            ) from error
 
 
 class _Run:
@@ -240,7 +246,7 @@ class _Run:
     def _collate(self, rows: list[tuple[list[int], int]]) -> _Batch:
         width = max(len(ids) for ids, _ in rows)
         kept = 1 if self._first_only else width
-        ids_BT = torch.zeros(len(rows), kept, dtype=torch.long)  # masked places: their token changes nothing
+        ids_BT = torch.full((len(rows), kept), self._tokenizer.pad_token_id or 0)  # masked: any token would do
         mask_BT = torch.zeros(len(rows), kept, dtype=torch.long)
         for b, (ids, _) in enumerate(rows):
             ids_BT[b, : len(ids)] = torch.tensor(ids[:kept])

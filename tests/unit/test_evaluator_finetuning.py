@@ -162,6 +162,11 @@ def test_what_cannot_be_learned_from_is_said(checkpoints: dict[str, Path], tmp_p
             next(model.parameters()).fill_(float("inf"))
         return model, tokenizer
 
+    def too_large() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        raise torch.OutOfMemoryError("tried to allocate 1 GiB")
+
+    with pytest.raises(SuiteFailedError, match="does not fit on cpu: tried to allocate 1 GiB"):
+        fine_tune(too_large, rows * 2, rows, plan, lambda: None)
     with pytest.raises(SuiteFailedError, match="the loss became nan"):
         fine_tune(broken, rows * 2, rows, plan, lambda: None)
     empty = [Example("", "", 0)] * 32
