@@ -10,7 +10,7 @@ from services.evaluator.batching import grouped
 from services.evaluator.comparison import CHOICES_FILE
 from services.evaluator.engine import ItemsDone, Scorer
 from services.evaluator.items import Item, ItemSet, chosen, is_tie
-from services.evaluator.statistics import Estimate, Tally, macro_accuracy, pooled
+from services.evaluator.statistics import Estimate, Tally, macro_accuracy
 from services.evaluator.suites.pipeline_report import REPORT_FILE, accuracy_report
 
 ACCURACY = "accuracy"
@@ -151,8 +151,3 @@ def nested_measures(by_split: Mapping[str, Mapping[str, Tally]], seed: int) -> d
     measures = {ACCURACY: as_measure(macro_accuracy(tallies, seed, weights))}
     measures |= {split: as_measure(macro_accuracy(strata, seed)) for split, strata in by_split.items()}
     return measures | {name: single(tally, seed) for name, tally in tallies.items()}
-
-
-def overall(tallies: Mapping[str, Tally]) -> Tally:
-    """All items, whatever their stratum."""
-    return pooled(list(tallies.values()))
