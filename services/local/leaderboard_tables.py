@@ -10,7 +10,7 @@ from services.local.leaderboard import Cell, Delta, Leaderboard, Row
 from services.local.table import SUITES, interval, plain_table, suite_titles
 
 SIGNIFICANT = 0.05
-_GAP = 1
+_GAP = 2  # a column of space and one for the rule below the head
 
 
 def show(board: Leaderboard, console: Console) -> None:

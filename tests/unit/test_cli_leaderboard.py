@@ -274,6 +274,13 @@ def test_a_narrow_terminal_gets_the_suites_below_each_other(tmp_path: Path) -> N
         assert piece in narrow
 
 
+def test_no_number_is_cut_at_any_width(tmp_path: Path) -> None:
+    suites = [pairs(WORSE, suite=name) for name in ("blimp_supplement", "ewok", "comps")]
+    run = two_checkpoints(tmp_path / "r", pairs(WORSE), stories([4.0] * 80), *suites)
+    for board in (leaderboard([run]), leaderboard([run], suite="blimp")):
+        assert [width for width in range(60, 160) if "…" in shown(board, width)] == []
+
+
 def test_mistakes_end_without_a_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
