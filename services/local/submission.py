@@ -18,8 +18,6 @@ from services.local.errors import CommandError
 from services.local.pipeline_results import MAIN, PipelineResults
 
 PREDICTIONS = "predictions.json"
-NAMED = 40
-"""Problems that are named one by one."""
 
 
 class Part(BaseModel):
@@ -131,10 +129,9 @@ def checked(results: PipelineResults, *, partial: bool) -> tuple[str, str, list[
     """
     content, problems = submission(results)
     if problems and not partial:
-        shown = [*problems[:NAMED], *([f"and {len(problems) - NAMED} more"] if len(problems) > NAMED else [])]
         raise CommandError(
             "the submission is not complete, so nothing was written (--partial writes what is there):\n  "
-            + "\n  ".join(shown),
+            + "\n  ".join(problems),
             exit_code=1,
         )
     return file_name(results.backend), json.dumps(content), problems
