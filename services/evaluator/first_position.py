@@ -61,7 +61,7 @@ class FullWidthDropout(TorchFunctionMode):
         axes = [1] if len(shape) == 3 else [2, 3]
         for axis in axes:
             shape[axis] = self._width
-        mask = torch.empty(shape, dtype=values.dtype, device=values.device).bernoulli_(1 - p)
+        mask = torch.empty(shape, dtype=torch.bool, device=values.device).bernoulli_(1 - p)  # the draws of any dtype
         for axis in axes:
             mask = mask.narrow(axis, 0, 1)
-        return mask / (1 - p)
+        return mask.to(values.dtype) / (1 - p)
