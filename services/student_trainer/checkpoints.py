@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from services.student_trainer.files import sha256, sync
+from services.student_trainer.tokenizer import save_tokenizer
 
 MANIFEST = "manifest.json"
 STATE = "trainer_state"
@@ -84,7 +85,7 @@ def save(
     building = folder.with_name(f".building-{folder.name}")
     shutil.rmtree(building, ignore_errors=True)
     model.save_pretrained(building)
-    tokenizer.save_pretrained(building)
+    save_tokenizer(tokenizer, building)
     (building / STATE).mkdir()
     torch.save(dict(state), building / STATE / "state.pt")
     files = sorted(p for p in building.rglob("*") if p.is_file())

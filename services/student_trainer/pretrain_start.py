@@ -15,7 +15,7 @@ from services.student_trainer.ranks import Beat
 from services.student_trainer.settings import PretrainSettings, RunSettings
 from services.student_trainer.student import StudentError, build_student, load_initial, parameter_count, student_config
 from services.student_trainer.token_cache import cached_blocks
-from services.student_trainer.tokenizer import train_tokenizer
+from services.student_trainer.tokenizer import save_tokenizer, train_tokenizer
 
 Facts = Mapping[str, Any]
 
@@ -26,7 +26,7 @@ def prepare(run_dir: Path, corpus: Corpus, settings: RunSettings, beat: Beat) ->
     if not folder.is_dir():
         run_dir.mkdir(parents=True, exist_ok=True)
         building = folder.with_name(f".building-{folder.name}")
-        _new_tokenizer(corpus, settings).save_pretrained(building)
+        save_tokenizer(_new_tokenizer(corpus, settings), building)
         building.rename(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     return cached_blocks(run_dir / "tokens", corpus.train, tokenizer, settings.pretrain.block_tokens, beat)

@@ -4,14 +4,16 @@ Encoding adds nothing: who wants `<s>` or `</s>` puts them there. Any text survi
 the alphabet is all 256 bytes and no space is added or cleaned away.
 """
 
+import json
 from collections.abc import Iterable
+from pathlib import Path
 
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from services.student_trainer.settings import TokenizerSettings
 
@@ -49,3 +51,18 @@ def train_tokenizer(texts: Iterable[str], settings: TokenizerSettings) -> PreTra
         mask_token=MASK,
         clean_up_tokenization_spaces=False,
     )
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Save so that transformers 4.51, which the BabyLM 2025 pipeline uses, reads the same as 5.
+
+    Version 5 names a class that version 4 does not know, and version 4 hands `token_type_ids` to models where nothing
+    says that they take none: GPT-2 would add an embedding to every token.
+    """
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    written = json.loads(path.read_text(encoding="utf-8"))
+    if written.get("tokenizer_class") == "TokenizersBackend":
+        written["tokenizer_class"] = "PreTrainedTokenizerFast"
+        written.setdefault("model_input_names", ["input_ids", "attention_mask"])
+        path.write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,5 +1,6 @@
 """The byte-level tokenizer: special tokens, nothing added, any text survives."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from services.student_trainer.grammar import generate_documents
 from services.student_trainer.settings import TokenizerSettings
-from services.student_trainer.tokenizer import SPECIAL_TOKENS, train_tokenizer
+from services.student_trainer.tokenizer import SPECIAL_TOKENS, save_tokenizer, train_tokenizer
 
 TEXTS = [document.text for document in generate_documents(20_000, seed=1)]
 SETTINGS = TokenizerSettings(vocab_size=1_500)
@@ -76,3 +77,16 @@ def test_a_saved_one_loads_in_plain_transformers(reloaded: PreTrainedTokenizerFa
     assert reloaded.encode(text) == TOKENIZER.encode(text)
     assert reloaded.decode(reloaded.encode(text)) == text
     assert reloaded.eos_token_id == 2
+
+
+def test_what_is_saved_names_a_class_that_transformers_4_knows(tmp_path: Path) -> None:
+    save_tokenizer(TOKENIZER, tmp_path)
+    written = json.loads((tmp_path / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert written["tokenizer_class"] == "PreTrainedTokenizerFast"
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert list(loaded("The fox ran.")) == ["input_ids", "attention_mask"]  # version 4 adds token_type_ids by default
+    assert loaded("The fox ran.")["input_ids"] == TOKENIZER("The fox ran.")["input_ids"]
+    assert loaded.all_special_tokens == TOKENIZER.all_special_tokens
+    save_tokenizer(loaded, tmp_path / "again")
+    again = json.loads((tmp_path / "again" / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert again["tokenizer_class"] == "PreTrainedTokenizerFast"
