@@ -30,7 +30,7 @@ from services.evaluator.errors import ItemsError
 from services.evaluator.forward import Wanted, halving, join_gelu, log_probabilities
 from services.evaluator.items import Item
 
-TOKEN_BUDGET, GPU_TOKEN_BUDGET = 1024, 8192
+TOKEN_BUDGET, GPU_TOKEN_BUDGET = 512, 8192
 TOLERANCE = 1e-4
 _ITEMS_AT_ONCE = 256  # a token's offsets take 20 times the memory of the token
 
@@ -51,7 +51,7 @@ class Engine(ABC):
     Args:
         model: A language model of the engine's kind.
         tokenizer: A fast tokenizer (character offsets are needed).
-        token_budget: Largest padded batch, in tokens. None: 1024 on a CPU, where more is slower; 8192 on a GPU.
+        token_budget: Largest padded batch, in tokens. None: 512 on a CPU, where more is slower; 8192 on a GPU.
     """
 
     def __init__(

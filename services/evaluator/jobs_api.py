@@ -2,7 +2,9 @@
 
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Query, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 
 from fabula_proto import PROBLEM_MEDIA_TYPE, EvaluationJob, EvaluationJobs, EvaluationOrder, JobState, Problem
 from services.evaluator.adapters.job_store import JobStore
@@ -18,6 +20,23 @@ def _problems(**descriptions: str) -> dict[int | str, dict[str, Any]]:
     }
 
 
+async def _order(request: Request) -> EvaluationOrder:
+    """The body as an order, whatever the header calls it: `curl -d` says that it is a form."""
+    try:
+        return EvaluationOrder.from_json(await request.body())
+    except ValidationError as error:
+        found = [{**detail, "loc": ("body", *detail["loc"])} for detail in error.errors()]
+        raise RequestValidationError(found) from error
+
+
+_ORDER = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/EvaluationOrder"}}},
+    }
+}
+
+
 def add_jobs(app: FastAPI, settings: EvaluatorSettings, store: JobStore, worker: JobWorker) -> None:
     """Serve /evaluations on `app`."""
 
@@ -28,9 +47,10 @@ def add_jobs(app: FastAPI, settings: EvaluatorSettings, store: JobStore, worker:
         "/evaluations",
         status_code=202,
         responses=_problems(_422="The order is not accepted"),
+        openapi_extra=_ORDER,
         summary="Ask for a checkpoint to be measured",
     )
-    def ask(order: EvaluationOrder, response: Response) -> EvaluationJob:
+    def ask(order: Annotated[EvaluationOrder, Depends(_order)], response: Response) -> EvaluationJob:
         """Noted on disk before the answer; measured after those that were asked for before it."""
         checkpoint_folder(order, settings)
         order_settings(order, settings)

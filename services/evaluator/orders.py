@@ -37,6 +37,11 @@ def order_settings(order: EvaluationOrder, settings: EvaluatorSettings) -> Evalu
         OrderError: a suite is unknown, or the data lie where this evaluator must not read.
     """
     given = {name: getattr(order, name) for name in ("suites", "stories", "seed") if getattr(order, name) is not None}
+    if order.data is not None and order.data.startswith("hub:"):
+        raise OrderError(
+            f"data {order.data!r}: what is fetched from the Hub is set for the whole service; start it with "
+            f"--eval-data {order.data}"
+        )
     if order.data is not None:
         given["eval_data"] = _allowed("data", order.data, settings)
         if not given["eval_data"].is_dir():

@@ -94,7 +94,7 @@ class EvaluatorSettings(BaseSettings):
         "there; last: the whole text is read.",
     )
     token_budget: int | None = Field(
-        default=None, ge=1, description="Padded tokens in one forward. None: 1024, or 8192 on a GPU."
+        default=None, ge=1, description="Padded tokens in one forward. None: 512, or 8192 on a GPU."
     )
 
     device: str = Field(default="auto", pattern="^(auto|cpu|cuda(:[0-9]+)?)$", description="auto: CUDA if it is there.")

@@ -78,6 +78,14 @@ def test_an_evaluation_is_noted_measured_and_told(runs: Path) -> None:
     assert report.suites[0] == done.results[0]
 
 
+def test_a_bare_curl_is_understood(runs: Path) -> None:
+    with evaluator(runs) as client:
+        body, form = '{"checkpoint": "r/chck_1M", "suites": ["blimp"]}', "application/x-www-form-urlencoded"
+        answer = client.post("/evaluations", content=body, headers={"Content-Type": form})
+        assert answer.status_code == 202
+        assert until(client, EvaluationJob.from_json(answer.content), "done").report
+
+
 def test_one_runs_the_others_wait_in_order_and_can_be_cancelled(runs: Path, busy: tuple[WordJudge, str]) -> None:
     judge, url = busy
     with evaluator(runs, teacher_url=url, max_new_tokens=60) as client:
@@ -155,6 +163,7 @@ def test_the_queue_and_the_jobs_share_one_device(runs: Path, busy: tuple[WordJud
         ({"suites": ["blimps"]}, "unknown suites ['blimps']; known are blimp"),
         ({"data": "/nowhere"}, "is outside the folders"),
         ({"data": "RUNS/nowhere"}, "no folder"),
+        ({"data": "hub:me/data"}, "start it with --eval-data hub:me/data"),
         ({"stories": 0}, "body.stories"),
         ({"storys": 3}, "body.storys"),
     ],
