@@ -1,6 +1,5 @@
 """Files of the age of acquisition: contexts of words, children's ages, and what checkpoints have been measured to."""
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from services.evaluator.acquisition import said_at
+from services.evaluator.adapters.files import read_table
 from services.evaluator.errors import BadDataError
 from services.evaluator.suites.aoa import CHECKPOINT, SURPRISALS, Checkpoint, Contexts, Curve
 
@@ -60,13 +60,7 @@ def load_children(file: Path) -> dict[str, float]:
     Raises:
         BadDataError: the file cannot be read or is no such table.
     """
-    try:
-        with file.open(encoding="utf-8", newline="") as opened:
-            reader = csv.DictReader(opened, strict=True)
-            rows = [(reader.line_num, row) for row in reader]
-            columns: Sequence[str] = reader.fieldnames or ()
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadDataError(str(file), None, str(error), "a readable UTF-8 table", _FRESH) from error
+    columns, rows = read_table(file, _FRESH)
     named = next((name for name in ("word_clean", "word") if name in columns), None)
     months = [str(month) for month in MONTHS if str(month) in columns]
     if named is None or not ("aoa" in columns or months):

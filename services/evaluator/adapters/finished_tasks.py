@@ -1,11 +1,11 @@
 """Tasks of a long suite that are done already: small files beside the report, so that a stop loses only one task."""
 
-import os
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from fabula_proto.base import Message
+from services.evaluator.adapters.files import write_whole
 from services.evaluator.errors import SuiteFailedError
 
 
@@ -35,14 +35,7 @@ class FinishedTasks:
         Raises:
             SuiteFailedError: it cannot be written.
         """
-        new = self._folder / f".{name}.new"
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with new.open("w", encoding="utf-8") as file:
-                file.write(task.to_json())
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(self._folder / f"{name}.json")
+            write_whole(self._folder / f"{name}.json", task.to_json())
         except OSError as error:
-            new.unlink(missing_ok=True)
             raise SuiteFailedError(f"fine-tuned, but {self._folder} cannot be written: {error}; make room") from error

@@ -16,6 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from fabula_proto import EvaluationJob, EvaluationOrder
+from services.evaluator.adapters.files import write_whole
 from services.evaluator.errors import EvaluatorError, JobNotFoundError, JobStateError
 
 _ID = re.compile(r"^\d{8}T\d{12}-[0-9a-f]{8}$")
@@ -38,10 +39,6 @@ class JobStore:
         job = EvaluationJob(
             id=f"{now:%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}", order=order, state="waiting", created_at=now
         )
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise EvaluatorError(f"{self._folder} cannot be made: {error}; give another --runs-dir") from error
         self.save(job)
         return job
 
@@ -52,16 +49,10 @@ class JobStore:
             EvaluatorError: it cannot be written.
         """
         path = self._path(job.id)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(job.to_json() + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            write_whole(path, job.to_json() + "\n")
         except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise EvaluatorError(f"{path} cannot be written: {error}; make room") from error
+            raise EvaluatorError(f"{path} cannot be written: {error}; make room, or give another --runs-dir") from error
 
     def get(self, job_id: str) -> EvaluationJob:
         """One job.

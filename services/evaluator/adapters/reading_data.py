@@ -1,10 +1,9 @@
 """The reading-time table of the BabyLM 2025 data, `reading/reading_data.csv`."""
 
-import csv
-from collections.abc import Sequence
 from math import isfinite, nan
 from pathlib import Path
 
+from services.evaluator.adapters.files import read_table
 from services.evaluator.errors import BadDataError
 from services.evaluator.suites.reading import NUMBERS, ReadingData, ReadWord
 
@@ -22,13 +21,7 @@ def load_reading(file: Path) -> ReadingData:
     Raises:
         BadDataError: the file cannot be read, lacks columns, is empty or holds a row that cannot be used.
     """
-    try:
-        with file.open(encoding="utf-8", newline="") as opened:
-            reader = csv.DictReader(opened, strict=True)
-            rows = [(reader.line_num, row) for row in reader]
-            columns: Sequence[str] = reader.fieldnames or ()
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadDataError(str(file), None, str(error), "a readable UTF-8 table", _FRESH) from error
+    columns, rows = read_table(file, _FRESH)
     missing = [name for name in (*TEXTS, *NUMBERS) if name not in columns]
     if missing:
         raise BadDataError(str(file), 1, f"no column {', '.join(missing)}", "the columns of reading_data.csv", _FRESH)

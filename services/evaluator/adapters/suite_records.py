@@ -1,6 +1,5 @@
 """Finished suites on disk: each folder appears whole, so that an evaluation that was killed repeats none."""
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from pydantic import Field, ValidationError
 
 from fabula_proto import SampleStory, SuiteResult
 from fabula_proto.base import Message
+from services.evaluator.adapters.files import write_synced
 from services.evaluator.errors import SuiteFailedError
 
 RECORD = "result.json"
@@ -51,7 +51,7 @@ def write_record(folder: Path, record: SuiteRecord, files: Mapping[str, str]) ->
         for leftover in (new, old):
             shutil.rmtree(leftover, ignore_errors=True)
         for name, text in {**files, RECORD: record.to_json() + "\n"}.items():
-            _write(new / name, text)
+            write_synced(new / name, text)
         if place.exists():
             place.rename(old)
         new.rename(place)
@@ -73,11 +73,3 @@ def remove_leftovers(folder: Path) -> None:
             path.rename(place)
     for path in (*folder.glob(f"{_OLD}*"), *folder.glob(f"{_NEW}*")):
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
