@@ -1,6 +1,6 @@
 """Packing: every sequence's tokens see exactly the tokens before them, and each beginning stands once."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.evaluator.batching import ATTENTION_SCALE, SHORT_ROW, Encoded, trees
@@ -10,6 +10,7 @@ TOKENS = st.lists(st.integers(0, 2), min_size=2, max_size=12).map(tuple)
 SEQUENCES = st.lists(TOKENS.map(lambda ids: Encoded(ids, (len(ids) - 1,))), min_size=1, max_size=25)
 
 
+@settings(deadline=None)
 @given(SEQUENCES, st.integers(1, 100))
 def test_each_token_sees_its_own_beginning_and_nothing_else(sequences: list[Encoded], budget: int) -> None:
     packed = trees(sequences, budget)
@@ -25,6 +26,7 @@ def test_each_token_sees_its_own_beginning_and_nothing_else(sequences: list[Enco
         assert seen_TT[len(tree.ids) :].nonzero().tolist() == [[i, i + len(tree.ids)] for i in range(3)]
 
 
+@settings(deadline=None)
 @given(SEQUENCES, st.integers(1, 100))
 def test_trees_hold_the_budget_and_each_beginning_once(sequences: list[Encoded], budget: int) -> None:
     for tree in trees(sequences, budget):
