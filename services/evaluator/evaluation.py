@@ -42,7 +42,13 @@ class _Work:
         if self.bench is None:
             self.watch(Progress("loading", 0, 1))
             given = self.settings
-            checkpoint = load_checkpoint(self.request.path, given.device, backend=given.backend, dtype=given.dtype)
+            checkpoint = load_checkpoint(
+                self.request.path,
+                given.device,
+                backend=given.backend,
+                dtype=given.dtype,
+                trust_remote_code=given.trust_remote_code,
+            )
             engine = make_engine(checkpoint, given.token_budget)
             run = read_run_config(self.request.run_folder)
             self.bench = Bench(self.settings, self.request, run, checkpoint, engine, self.watch)

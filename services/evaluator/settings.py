@@ -104,6 +104,9 @@ class EvaluatorSettings(BaseSettings):
     dtype: Literal["float32", "bfloat16"] = Field(
         default="float32", description="bfloat16: half the memory; some predictions change."
     )
+    trust_remote_code: bool = Field(
+        default=False, description="Run the Python files that a checkpoint brings for its model."
+    )
     torch_threads: int | None = Field(default=None, ge=1, description="CPU threads of the model; none: half the CPUs.")
     niceness: int = Field(default=5, ge=0, le=19, description="Lowers the service's CPU priority beside a trainer.")
 

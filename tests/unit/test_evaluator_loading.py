@@ -114,3 +114,22 @@ def test_a_config_that_does_not_fit_is_refused(causal: Path, damage: str) -> Non
     (causal / "config.json").write_text("{" if damage == "not json" else json.dumps(config), encoding="utf-8")
     with pytest.raises(CheckpointError, match=str(causal)):
         load_checkpoint(causal)
+
+
+OWN_CODE = """
+from transformers import GPT2LMHeadModel
+
+
+class HomeMade(GPT2LMHeadModel):
+    ours = True
+"""
+
+
+def test_code_that_a_checkpoint_brings_runs_only_where_it_is_trusted(causal: Path) -> None:
+    config = json.loads((causal / "config.json").read_text(encoding="utf-8"))
+    config["auto_map"] = {"AutoModelForCausalLM": "home_made.HomeMade"}
+    (causal / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (causal / "home_made.py").write_text(OWN_CODE, encoding="utf-8")
+    with pytest.raises(CheckpointError, match="FABULA_EVALUATOR_TRUST_REMOTE_CODE=true"):
+        load_checkpoint(causal)
+    assert getattr(load_checkpoint(causal, trust_remote_code=True).model, "ours", False)

@@ -1,5 +1,6 @@
 """Loading a checkpoint folder with plain transformers."""
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,12 @@ class LoadedCheckpoint:
 
 
 def load_checkpoint(
-    path: Path, device: str = "auto", *, backend: Backend | Literal["auto"] = "auto", dtype: str = "float32"
+    path: Path,
+    device: str = "auto",
+    *,
+    backend: Backend | Literal["auto"] = "auto",
+    dtype: str = "float32",
+    trust_remote_code: bool = False,
 ) -> LoadedCheckpoint:
     """Load `path` from this disk alone.
 
@@ -52,6 +58,7 @@ def load_checkpoint(
         device: `cpu`, `cuda`, or `auto` for CUDA where there is one.
         backend: As the BabyLM 2025 pipeline names them; `auto`: `mlm` where the checkpoint was saved as a masked model.
         dtype: `float32` or `bfloat16`.
+        trust_remote_code: Run the Python files that the folder brings for its model.
 
     Raises:
         CheckpointError: something is missing, damaged, or does not fit together or in memory.
@@ -60,8 +67,8 @@ def load_checkpoint(
         raise CheckpointError(f"{path} has no config.json; give the folder of a checkpoint saved by transformers")
     disable_progress_bar()  # weights load in less time than a bar takes to draw, and a service has no terminal
     target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    tokenizer = _load_tokenizer(path)
-    found, model = _load_model(path, target, backend, getattr(torch, dtype))
+    tokenizer = _load_tokenizer(path, trust_remote_code)
+    found, model = _load_model(path, target, backend, getattr(torch, dtype), trust_remote_code)
     embeddings: Any = model.get_input_embeddings()
     rows = embeddings.weight.shape[0]
     if len(tokenizer) > rows:
@@ -76,12 +83,14 @@ def load_checkpoint(
     return LoadedCheckpoint(model, tokenizer, found)
 
 
-def _load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
+def _load_tokenizer(path: Path, trust: bool) -> PreTrainedTokenizerBase:
     if not any((path / name).is_file() for name in _TOKENIZER_FILES):
         raise CheckpointError(f"{path} has no tokenizer.json; save the tokenizer into the checkpoint's folder")
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(os.fspath(path), local_files_only=True)
-    except Exception as error:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            os.fspath(path), local_files_only=True, trust_remote_code=trust
+        )
+    except Exception as error:  # that very type is what the tokenizers library raises
         raise CheckpointError(f"{path}: the tokenizer cannot be loaded: {error}; save it again") from error
     if not tokenizer.is_fast:
         raise CheckpointError(f"{path}: the tokenizer gives no character offsets; save it with a tokenizer.json")
@@ -89,7 +98,7 @@ def _load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
 
 
 def _load_model(
-    path: Path, target: torch.device, backend: Backend | Literal["auto"], dtype: torch.dtype
+    path: Path, target: torch.device, backend: Backend | Literal["auto"], dtype: torch.dtype, trust: bool
 ) -> tuple[Backend, PreTrainedModel]:
     try:
         needed, free = weight_bytes(path, dtype), free_bytes(target)
@@ -98,11 +107,21 @@ def _load_model(
                 f"{path}: the weights take {_gigabytes(needed)} as {dtype} and {target} has {_gigabytes(free)} free; "
                 "free some, set dtype to bfloat16 or take a larger machine"
             )
-        config = AutoConfig.from_pretrained(os.fspath(path), local_files_only=True)
+        if not trust and _brings_code(path):
+            raise CheckpointError(
+                f"{path} brings Python code of its own for its model; where you trust it, set "
+                "FABULA_EVALUATOR_TRUST_REMOTE_CODE=true"
+            )
+        config = AutoConfig.from_pretrained(os.fspath(path), local_files_only=True, trust_remote_code=trust)
         found = _backend(config.architectures or []) if backend == "auto" else backend
         kind: Any = AutoModelForCausalLM if found == "causal" else AutoModelForMaskedLM
         model, report = kind.from_pretrained(
-            os.fspath(path), config=config, dtype=dtype, local_files_only=True, output_loading_info=True
+            os.fspath(path),
+            config=config,
+            dtype=dtype,
+            local_files_only=True,
+            output_loading_info=True,
+            trust_remote_code=trust,
         )
         model = model.to(target)
     except torch.OutOfMemoryError as error:
@@ -122,6 +141,11 @@ def _load_model(
 
 def _backend(architectures: list[str]) -> Backend:
     return "mlm" if any(name.endswith("ForMaskedLM") for name in architectures) else "causal"
+
+
+def _brings_code(path: Path) -> bool:
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    return isinstance(config, dict) and "auto_map" in config
 
 
 def _gigabytes(size: int) -> str:

@@ -11,7 +11,9 @@ from transformers.utils.logging import get_verbosity, set_verbosity, set_verbosi
 from services.evaluator.errors import CheckpointError
 
 
-def load_encoder(path: Path, device: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_encoder(
+    path: Path, device: torch.device, trust_remote_code: bool = False
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model without its language-modelling head, in fp32, and its tokenizer.
 
     For checkpoints that `load_checkpoint` has looked at. What the base model has beside (BERT's pooler) is drawn at
@@ -23,8 +25,12 @@ def load_encoder(path: Path, device: torch.device) -> tuple[PreTrainedModel, Pre
     verbosity = get_verbosity()
     set_verbosity_error()  # it would report each head that a base model has not, and each weight that is drawn
     try:
-        tokenizer = AutoTokenizer.from_pretrained(os.fspath(path), local_files_only=True)
-        model: PreTrainedModel = AutoModel.from_pretrained(os.fspath(path), dtype=torch.float32, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            os.fspath(path), local_files_only=True, trust_remote_code=trust_remote_code
+        )
+        model: PreTrainedModel = AutoModel.from_pretrained(
+            os.fspath(path), dtype=torch.float32, local_files_only=True, trust_remote_code=trust_remote_code
+        )
         return model.to(device), tokenizer  # type: ignore[arg-type]
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(

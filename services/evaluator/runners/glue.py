@@ -71,7 +71,14 @@ def _finished(bench: Bench, task: str, plan: FineTuning, rows: TaskRows, done: C
         # Weights stay fp32: bf16 ones would lose updates as small as fine-tuning's.
         bfloat16 = bench.settings.dtype == "bfloat16"
         precision = partial(torch.autocast, device.type, torch.bfloat16) if bfloat16 else nullcontext
-        tuned = fine_tune(lambda: load_encoder(path, device), rows.train, rows.valid, plan, done, precision)
+        tuned = fine_tune(
+            lambda: load_encoder(path, device, bench.settings.trust_remote_code),
+            rows.train,
+            rows.valid,
+            plan,
+            done,
+            precision,
+        )
         finished = FinishedTask(epoch=tuned.epoch, predictions=tuned.predictions)
         kept.keep(name, finished)
     return finished
