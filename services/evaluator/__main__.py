@@ -124,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.nice(settings.niceness)
     config = uvicorn.Config(app, log_config=None, log_level=given.log_level, access_log=False)
     name = f"[{given.host}]" if ":" in given.host else given.host
-    queue = "serving the queue" if settings.redis_url else "page and API only"
+    queue = "serving the queue" if settings.redis_url else "page, API and evaluations that are asked for"
     address = f"http://{name}:{bound.getsockname()[1]}"
     print(f"evaluator on {address}, {queue}, runs in {settings.runs_dir} (process {os.getpid()})", flush=True)
     EvaluatorServer(config, app.state.workers).run(sockets=[bound])

@@ -65,7 +65,7 @@ def evaluate_checkpoint(
 
     A suite that cannot be measured is `failed` or `skipped` with its reason, and the others go on. A finished suite is
     kept on disk at once: where the same is asked of the same checkpoint again, it is taken from there. Suites that
-    were measured before and are not asked for now stay in the report as long as the checkpoint is the same.
+    were measured before stay in report.json as long as the checkpoint is the same, also where they fail this time.
 
     Args:
         request: Which checkpoint, and where the report goes.
@@ -83,14 +83,15 @@ def evaluate_checkpoint(
     torch.set_num_threads(settings.torch_threads or max(1, (os.cpu_count() or 1) // 2))
     work = _begin(request, settings, progress)
     for suite in settings.chosen_suites:
-        if request.again or not _is_finished(work, suite):
+        if (request.again and suite not in request.measured_again) or not _is_finished(work, suite):
             _measure(work, suite)
         finished(work.failed[suite] if suite in work.failed else work.records[suite].result)
-    results = {name: record.result for name, record in work.records.items()} | work.failed
-    stories = [story for name in results if name in work.records for story in work.records[name].stories]
-    report = _report(request, settings, results, tuple(stories), time.monotonic() - start)
-    write_report(request.output, report)
-    return report
+    measured = {name: record.result for name, record in work.records.items()}
+    stories = tuple(story for record in work.records.values() for story in record.stories)
+    seconds = time.monotonic() - start
+    # What was measured before is not hidden by a later try that failed; who tried is told of the failure.
+    write_report(request.output, _report(request, settings, work.failed | measured, stories, seconds))
+    return _report(request, settings, measured | work.failed, stories, seconds)
 
 
 def failed_report(request: EvaluationRequest, settings: EvaluatorSettings, reason: str) -> EvaluationReport:

@@ -94,12 +94,14 @@ class JobWorker:
                 self._store.save(self._store.get(job.id).model_copy(update={"state": "waiting", "starts": job.starts}))
 
     def _measure(self, job: EvaluationJob) -> None:
+        kept = job.results if job.order.again else ()
+        started = {"state": "running", "started_at": datetime.now(UTC), "starts": job.starts + 1, "results": kept}
+        job = job.model_copy(update=started)
+        self._store.save(job)
+        self._running, self._progress = job.id, JobProgress(suite="loading", done=0, total=1)
         # Here, not above: torch takes seconds and hundreds of megabytes, which pages and OpenAPI do not need.
         from services.evaluator.evaluation import evaluate_checkpoint
 
-        started = {"state": "running", "started_at": datetime.now(UTC), "starts": job.starts + 1, "results": ()}
-        job = job.model_copy(update=started)
-        self._store.save(job)
         log.info("measuring %s for evaluation %s", job.order.checkpoint, job.id)
         results: list[SuiteResult] = []
 
@@ -112,7 +114,6 @@ class JobWorker:
             if self._stop.is_set() or self._store.is_cancelled(job.id):
                 raise AbandonedError(f"evaluation {job.id} is stopping")
 
-        self._running = job.id
         try:
             settings = order_settings(job.order, self._settings)
             request = request_for(job, settings)

@@ -43,6 +43,10 @@ def add_jobs(app: FastAPI, settings: EvaluatorSettings, store: JobStore, worker:
     def now(job: EvaluationJob) -> EvaluationJob:
         return job.model_copy(update={"progress": worker.progress(job.id)}) if job.state == "running" else job
 
+    def placed(job: EvaluationJob) -> EvaluationJob:
+        places = {other.id: other.position for other in store.all()} if job.state == "waiting" else {}
+        return job.model_copy(update={"position": places.get(job.id)})
+
     @app.post(
         "/evaluations",
         status_code=202,
@@ -57,7 +61,7 @@ def add_jobs(app: FastAPI, settings: EvaluatorSettings, store: JobStore, worker:
         job = store.submit(order)
         worker.wake()
         response.headers["Location"] = f"/evaluations/{job.id}"
-        return job
+        return placed(job)
 
     @app.get("/evaluations", summary="Evaluations that were asked for, the oldest first")
     def jobs(
@@ -73,9 +77,7 @@ def add_jobs(app: FastAPI, settings: EvaluatorSettings, store: JobStore, worker:
         summary="State, progress and the scores so far",
     )
     def look(job_id: str) -> EvaluationJob:
-        job = store.get(job_id)
-        places = {other.id: other.position for other in store.all()} if job.state == "waiting" else {}
-        return now(job.model_copy(update={"position": places.get(job.id)}))
+        return now(placed(store.get(job_id)))
 
     @app.delete(
         "/evaluations/{job_id}",

@@ -21,6 +21,12 @@ def checkpoint_folder(order: EvaluationOrder, settings: EvaluatorSettings) -> Pa
     run, _, name = order.checkpoint.partition("/")
     of_run = settings.runs_dir / run / "checkpoints" / name
     known = bool(run and name) and "/" not in name and (of_run / "config.json").is_file()
+    if not known and (settings.runs_dir / run / "run.yaml").is_file():
+        there = sorted(path.parent.name for path in (settings.runs_dir / run).glob("checkpoints/*/config.json"))
+        raise OrderError(
+            f"checkpoint {order.checkpoint!r}: the run {run} has no checkpoint {name!r}; it has "
+            f"{', '.join(there) or 'none yet'}"
+        )
     path = _allowed("checkpoint", str(of_run) if known else order.checkpoint, settings)
     if not (path / "config.json").is_file():
         raise OrderError(
@@ -62,7 +68,10 @@ def request_for(job: EvaluationJob, settings: EvaluatorSettings) -> EvaluationRe
     path = checkpoint_folder(job.order, settings)
     request = EvaluationRequest.from_folder(path)
     output = request.output if request.run_folder is not None else settings.runs_dir / JOBS / job.id
-    return request.model_copy(update={"output": output.resolve(), "again": job.order.again and job.starts <= 1})
+    measured_again = tuple(result.suite for result in job.results if result.status == "ok")
+    return request.model_copy(
+        update={"output": output.resolve(), "again": job.order.again, "measured_again": measured_again}
+    )
 
 
 def _allowed(what: str, given: str, settings: EvaluatorSettings) -> Path:
@@ -77,7 +86,7 @@ def _allowed(what: str, given: str, settings: EvaluatorSettings) -> Path:
     if not any(path.is_relative_to(root.expanduser().resolve()) for root in roots):
         raise OrderError(
             f"{what} {given!r} is outside the folders that this evaluator reads for others "
-            f"({', '.join(map(str, roots))}); start it with "
-            f"FABULA_EVALUATOR_ALLOWED_DIRS='[\"{path.parent}\"]' if it may"
+            f"({', '.join(map(str, roots))}); give <run>/<checkpoint>, or start it with "
+            "FABULA_EVALUATOR_ALLOWED_DIRS, a JSON list of further folders"
         )
     return path

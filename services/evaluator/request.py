@@ -37,6 +37,7 @@ class EvaluationRequest(Message):
     run_folder: Path | None = Field(default=None, description="Folder whose run.yaml says prompt and stories.")
     output: Path = Field(description="Folder for report.json and the suites' predictions.")
     again: bool = Field(default=False, description="Measure finished suites anew.")
+    measured_again: tuple[str, ...] = Field(default=(), description="Those of them that are anew already.")
 
     @classmethod
     def from_ready(cls, ready: CheckpointReady, runs_dir: Path) -> Self:

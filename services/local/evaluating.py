@@ -116,6 +116,7 @@ def _measure(
         try:
             return evaluate_checkpoint(request, settings, watch, finished), request.output
         except AbandonedError:
+            console.print("Stopped. Finished suites are kept: the same command goes on.")
             raise Interrupted from None
         except EvaluatorError as error:
             raise CommandError(str(error)) from error

@@ -134,6 +134,25 @@ def test_a_worker_that_dies_loses_no_job_and_repeats_no_finished_suite(runs: Pat
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
+def test_measuring_anew_is_taken_up_where_it_was(runs: Path, busy: tuple[WordJudge, str]) -> None:
+    judge, url = busy
+    options = ["--runs-dir", str(runs), "--teacher-url", url]
+    blimp = runs / "r" / "evaluations" / "chck_1M" / "blimp" / "result.json"
+    with process(*options) as (started, address), httpx.Client(base_url=address) as client:
+        until(client, ask(client, suites=["blimp"]), "done")
+        first = blimp.stat().st_mtime_ns
+        job = ask(client, suites=["blimp", "stories"], stories=4, again=True)
+        assert judge.entered.wait(120)
+        started.kill()
+        started.wait()
+    second = blimp.stat().st_mtime_ns
+    assert second > first
+    judge.gate.set()
+    with process(*options) as (_, address), httpx.Client(base_url=address) as client:
+        assert [r.status for r in until(client, job, "done").results] == ["ok", "ok"]
+    assert blimp.stat().st_mtime_ns == second
+
+
 def test_the_queue_and_the_jobs_share_one_device(runs: Path, busy: tuple[WordJudge, str], redis_url: str) -> None:
     judge, url = busy
     save_checkpoint(runs / "r" / "checkpoints" / "chck_2M", seed=1)
@@ -156,7 +175,7 @@ def test_the_queue_and_the_jobs_share_one_device(runs: Path, busy: tuple[WordJud
 @pytest.mark.parametrize(
     ("order", "says"),
     [
-        ({"checkpoint": "r/chck_9M"}, "is outside the folders"),
+        ({"checkpoint": "r/chck_9M"}, "the run r has no checkpoint 'chck_9M'; it has chck_1M"),
         ({"checkpoint": "/etc"}, "ALLOWED_DIRS"),
         ({"checkpoint": "RUNS/r"}, "no config.json"),
         ({"checkpoint": "a\x00b"}, "give a path"),

@@ -134,6 +134,10 @@ def test_a_suite_is_measured_again_where_something_it_depends_on_changed(checkpo
     report = EvaluationReport.from_json((tmp_path / "out" / "report.json").read_bytes())
     assert [s.suite for s in report.suites] == ["blimp", "storytelling"]  # what is not asked for now stays
     assert len(report.stories) == 4
+    failed = evaluate_checkpoint(request, settings(suites=["storytelling"], seed=3))  # no teacher this time
+    assert [(s.suite, s.status) for s in failed.suites] == [("blimp", "ok"), ("storytelling", "skipped")]
+    kept = EvaluationReport.from_json((tmp_path / "out" / "report.json").read_bytes())
+    assert suites(kept) == suites(report)  # what was measured is not hidden
     config = checkpoint / "config.json"
     os.utime(config)
     assert measured(suites=["storytelling"]) == {"storytelling"}
@@ -180,13 +184,19 @@ def test_items_longer_than_the_context_fail_their_suite_or_are_said_to_be_left_o
     assert "1 of 21 items are longer" in (partial.reason or "")
 
 
-@pytest.mark.parametrize("damage", ["no config", "cut weights", "nan", "lost tensor", "foreign tokenizer"])
+@pytest.mark.parametrize(
+    "damage", ["no config", "cut config", "new kind", "cut weights", "nan", "lost tensor", "foreign tokenizer"]
+)
 def test_a_damaged_checkpoint_is_refused(checkpoint: Path, tmp_path: Path, damage: str) -> None:
     folder = Path(shutil.copytree(checkpoint, tmp_path / "damaged"))
     weights = folder / "model.safetensors"
     tensors = load_file(weights)
     if damage == "no config":
         (folder / "config.json").unlink()
+    elif damage == "cut config":
+        (folder / "config.json").write_text('{"model_type":', encoding="utf-8")
+    elif damage == "new kind":
+        (folder / "config.json").write_text('{"model_type": "zork"}', encoding="utf-8")
     elif damage == "cut weights":
         weights.write_bytes(weights.read_bytes()[:1000])
     elif damage == "nan":

@@ -2,11 +2,14 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import transformers
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -16,7 +19,8 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils.logging import disable_progress_bar
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.utils import logging
 
 from services.evaluator.adapters.memory import free_bytes, weight_bytes
 from services.evaluator.errors import CheckpointError
@@ -65,10 +69,16 @@ def load_checkpoint(
     """
     if not (path / "config.json").is_file():
         raise CheckpointError(f"{path} has no config.json; give the folder of a checkpoint saved by transformers")
-    disable_progress_bar()  # weights load in less time than a bar takes to draw, and a service has no terminal
+    config = _read_config(path)
+    if "auto_map" in config and not trust_remote_code:
+        raise CheckpointError(
+            f"{path} brings Python code of its own for its model; where you trust it, set "
+            "FABULA_EVALUATOR_TRUST_REMOTE_CODE=true"
+        )
     target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    tokenizer = _load_tokenizer(path, trust_remote_code)
-    found, model = _load_model(path, target, backend, getattr(torch, dtype), trust_remote_code)
+    with quiet():
+        tokenizer = _load_tokenizer(path, trust_remote_code)
+        found, model = _load_model(path, target, backend, getattr(torch, dtype), trust_remote_code)
     embeddings: Any = model.get_input_embeddings()
     rows = embeddings.weight.shape[0]
     if len(tokenizer) > rows:
@@ -81,6 +91,18 @@ def load_checkpoint(
         raise CheckpointError(f"{path}: {broken[0]} holds NaN or infinity (training diverged); take an earlier one")
     model.eval()
     return LoadedCheckpoint(model, tokenizer, found)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """transformers loads without bars and remarks: a service has no terminal, and what matters is checked here."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _load_tokenizer(path: Path, trust: bool) -> PreTrainedTokenizerBase:
@@ -106,11 +128,6 @@ def _load_model(
             raise CheckpointError(
                 f"{path}: the weights take {_gigabytes(needed)} as {dtype} and {target} has {_gigabytes(free)} free; "
                 "free some, set dtype to bfloat16 or take a larger machine"
-            )
-        if not trust and _brings_code(path):
-            raise CheckpointError(
-                f"{path} brings Python code of its own for its model; where you trust it, set "
-                "FABULA_EVALUATOR_TRUST_REMOTE_CODE=true"
             )
         config = AutoConfig.from_pretrained(os.fspath(path), local_files_only=True, trust_remote_code=trust)
         found = _backend(config.architectures or []) if backend == "auto" else backend
@@ -143,9 +160,21 @@ def _backend(architectures: list[str]) -> Backend:
     return "mlm" if any(name.endswith("ForMaskedLM") for name in architectures) else "causal"
 
 
-def _brings_code(path: Path) -> bool:
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    return isinstance(config, dict) and "auto_map" in config
+def _read_config(path: Path) -> dict[str, Any]:
+    """The model's configuration, of an architecture that is known here."""
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} cannot be loaded: config.json is no JSON ({error}); save the checkpoint again"
+        ) from error
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind not in CONFIG_MAPPING and "auto_map" not in (config or {}):
+        raise CheckpointError(
+            f"{path} cannot be loaded: model_type is {kind!r}, which transformers {transformers.__version__} does not "
+            "know; install the version that the model needs"
+        )
+    return dict(config)
 
 
 def _gigabytes(size: int) -> str:

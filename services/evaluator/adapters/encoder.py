@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils.logging import get_verbosity, set_verbosity, set_verbosity_error
 
+from services.evaluator.adapters.checkpoint import quiet
 from services.evaluator.errors import CheckpointError
 
 
@@ -22,19 +22,16 @@ def load_encoder(
     Raises:
         CheckpointError: it cannot be loaded a second time, most likely because it does not fit in memory.
     """
-    verbosity = get_verbosity()
-    set_verbosity_error()  # it would report each head that a base model has not, and each weight that is drawn
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            os.fspath(path), local_files_only=True, trust_remote_code=trust_remote_code
-        )
-        model: PreTrainedModel = AutoModel.from_pretrained(
-            os.fspath(path), dtype=torch.float32, local_files_only=True, trust_remote_code=trust_remote_code
-        )
-        return model.to(device), tokenizer  # type: ignore[arg-type]
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(
+                os.fspath(path), local_files_only=True, trust_remote_code=trust_remote_code
+            )
+            model: PreTrainedModel = AutoModel.from_pretrained(
+                os.fspath(path), dtype=torch.float32, local_files_only=True, trust_remote_code=trust_remote_code
+            )
+            return model.to(device), tokenizer  # type: ignore[arg-type]
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
             f"{path} cannot be loaded for fine-tuning: {error}; free memory or take another machine"
         ) from error
-    finally:
-        set_verbosity(verbosity)

@@ -14,13 +14,15 @@ _LIMIT, _IN_USE = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory
 def weight_bytes(folder: Path, dtype: torch.dtype) -> int:
     """Bytes of the folder's weights once they are loaded as `dtype`: of all tensors in its safetensors files.
 
-    Only the files' headers are read.
+    Only the files' headers are read. Of weights in the older format nothing but the files' size is known.
 
     Raises:
         ValueError: a file is damaged or cut short.
         OSError: a file cannot be read.
     """
-    return dtype.itemsize * sum(_numbers(file) for file in sorted(folder.glob("*.safetensors")))
+    if files := sorted(folder.glob("*.safetensors")):
+        return dtype.itemsize * sum(_numbers(file) for file in files)
+    return sum(file.stat().st_size for file in folder.glob("pytorch_model*.bin"))
 
 
 def _numbers(file: Path) -> int:

@@ -12,7 +12,7 @@ from services.evaluator.errors import EvaluatorError, RunNotFoundError
 from services.evaluator.request import words_in_name
 from services.evaluator.views import CheckpointInfo, RunDetail, RunMetrics, RunSummary
 
-_RUN_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")
+_RUN_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,199}$")
 _WATCHED = ("run.yaml", "metrics.jsonl", "PAUSED", "stories", "checkpoints", "evaluations")
 
 
