@@ -62,7 +62,11 @@ def build(folder: Path, kind: str, vocab: int, texts: Iterable[str]) -> None:
 
 
 def readable_by_both(model: Path, folder: Path) -> Path:
-    """Links to a checkpoint's files; its tokenizer's class under the name that transformers 4 knows as well."""
+    """Links to a checkpoint's files, its tokenizer described so that transformers 4 reads it as 5 does.
+
+    That is the class under its old name, and no `token_type_ids`: version 4 makes them where nothing forbids it, the
+    pipeline's reading task hands them on, and GPT-2 then adds token 0's embedding to every token.
+    """
     folder.mkdir()
     for file in model.resolve().iterdir():
         if file.name != "tokenizer_config.json":
@@ -70,5 +74,6 @@ def readable_by_both(model: Path, folder: Path) -> Path:
     config = json.loads((model / "tokenizer_config.json").read_text(encoding="utf-8"))
     if config.get("tokenizer_class") == "TokenizersBackend":
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    config.setdefault("model_input_names", ["input_ids", "attention_mask"])
     (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
     return folder
