@@ -10,7 +10,21 @@ from services.local.plan import Plan
 
 if TYPE_CHECKING:
     from services.teacher.roster import Roster
+    from services.teacher.rubric import Rubric
     from services.teacher.spec import TeacherSpec
+
+
+def check_weights(plan: Plan) -> None:
+    """Check the criterion weights against the rubric of the plan's own teacher, which needs neither it nor a queue.
+
+    They decide the result, so that mending one later costs the pretraining; guards may be changed at any time.
+
+    Raises:
+        CommandError: they name a criterion that there is not, or leave none.
+    """
+    if plan.settings.interact.reward.weights:
+        _, _, rubric = _training(plan, ())
+        _check_criteria(plan.settings.interact.reward.weights, rubric)
 
 
 def check_teachers(plan: Plan, redis_url: str) -> None:
@@ -44,30 +58,36 @@ def check_fit(plan: Plan, judges: Sequence[str]) -> None:
     Raises:
         CommandError: the settings name a criterion or a teacher that there is not, or hold out the training teacher.
     """
-    from services.teacher.roster import UnknownTeacherError, read_roster
-    from services.teacher.rubric import load_rubric
-    from services.teacher.settings import TeacherSettings
-
     wanted = plan.settings.interact
-    try:
-        roster = read_roster(TeacherSettings(teacher=plan.teacher))
-        training = [roster.teachers[name] for name in roster.members(judges)]
-        rubric = load_rubric(training[0].rubric)
-    except UnknownTeacherError as error:
-        raise CommandError(f"run {plan.run} was put on the teachers {', '.join(judges)}, and {error}") from error
-    except ValueError as error:
-        raise CommandError(str(error)) from error
-    _check_weights(wanted.reward.weights, [criterion.name for criterion in rubric.criteria], rubric.name)
+    roster, training, rubric = _training(plan, judges)
+    _check_criteria(wanted.reward.weights, rubric)
     if wanted.guards.held_out.teacher is not None:
         _check_held_out(wanted.guards.held_out.teacher, roster, training)
 
 
-def _check_weights(weights: Mapping[str, float], criteria: Sequence[str], rubric: str) -> None:
+def _training(plan: Plan, judges: Sequence[str]) -> "tuple[Roster, list[TeacherSpec], Rubric]":
+    """Who can be asked, the teachers that the student learns from, and the rubric of the first of them."""
+    from services.teacher.roster import UnknownTeacherError, read_roster
+    from services.teacher.rubric import load_rubric
+    from services.teacher.settings import TeacherSettings
+
+    try:
+        roster = read_roster(TeacherSettings(teacher=plan.teacher))
+        training = [roster.teachers[name] for name in roster.members(judges)]
+        return roster, training, load_rubric(training[0].rubric)
+    except UnknownTeacherError as error:
+        raise CommandError(f"run {plan.run} was put on the teachers {', '.join(judges)}, and {error}") from error
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+
+
+def _check_criteria(weights: Mapping[str, float], rubric: "Rubric") -> None:
+    criteria = [criterion.name for criterion in rubric.criteria]
     for name in weights:
         if name not in criteria:
             near = difflib.get_close_matches(name, criteria, n=1)
             raise CommandError(
-                f"interact.reward.weights names {name}, which is no criterion of the teacher's rubric {rubric}; "
+                f"interact.reward.weights names {name}, which is no criterion of the teacher's rubric {rubric.name}; "
                 + (f"did you mean {near[0]}? " if near else "")
                 + f"Its criteria are {', '.join(criteria)}"
             )

@@ -13,7 +13,7 @@ from services.local.errors import CommandError, Interrupted
 from services.local.evaluations import ReportWait
 from services.local.house import House, program, run_in_house
 from services.local.plan import RUN_FILE, Plan, Request, changes, make_plan, open_folder, read_plan, write_plan
-from services.local.precheck import check_teachers
+from services.local.precheck import check_teachers, check_weights
 from services.local.run_list import is_trained
 from services.local.sessions import Sessions
 from services.student_trainer.folder_lock import TRAINER_LOCK, is_locked
@@ -81,7 +81,11 @@ def up(request: Request, options: Options, console: Console) -> int:
 
 
 def pretrain(request: Request, console: Console) -> int:
-    """Only next-word prediction of a run; needs neither teacher nor queue."""
+    """Only next-word prediction of a run; needs neither teacher nor queue.
+
+    Raises:
+        CommandError: as `up`.
+    """
     plan = _open(request, console)
 
     def body(house: House) -> bool:
@@ -89,6 +93,7 @@ def pretrain(request: Request, console: Console) -> int:
         if is_trained(plan.folder):
             _say_ignored(plan, console)
         else:
+            check_weights(plan)
             write_plan(plan)
         house.train("pretrain", None)
         house.say(f"Pretrained: {plan.folder / 'checkpoints' / (summary.ends(plan.folder).before or '')}")

@@ -10,10 +10,11 @@ from rich.console import Console
 
 from services.local.errors import CommandError
 from services.local.plan import Request, make_plan, read_plan, write_plan
-from services.local.precheck import check_fit
+from services.local.precheck import check_fit, check_weights
 from services.local.runlock import RunLock
-from services.local.up import Options, up
+from services.local.up import Options, pretrain, up
 from services.student_trainer.folder_lock import FolderLock
+from services.teacher import rubric
 
 OTHER_GUARDS = ("interact.guards.kl.threshold=3", "tracking.trackers=[tensorboard]")
 
@@ -256,6 +257,23 @@ def test_what_does_not_fit_the_teacher_is_refused_before_anything_is_read(smoke:
     assert "did you mean readability? Its criteria are readability, coherence, creativity" in mistake
     assert "Ready" not in said
     assert not (smoke.runs_dir / "mine" / "run.yaml").exists()  # the same name may be given the right setting
+
+
+def test_pretraining_alone_refuses_a_weight_that_the_teacher_will_not_know(
+    smoke: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No teacher is there to be asked: what the run's own one goes by is."""
+    request = replace(smoke, run="mine", overrides=("interact.reward.weights={redability: 2}",))
+    with pytest.raises(
+        CommandError, match=r"redability, which is no criterion of .* did you mean readability\?"
+    ) as here:
+        pretrain(request, Console(file=io.StringIO()))
+    assert here.value.exit_code == 2
+    assert not (smoke.runs_dir / "mine" / "run.yaml").exists()
+    own = (Path(rubric.__file__).parent / "rubrics" / "paper.yaml").read_text(encoding="utf-8")
+    (tmp_path / "own.yaml").write_text(own.replace("readability", "redability"), encoding="utf-8")
+    monkeypatch.setenv("FABULA_RUBRIC", str(tmp_path / "own.yaml"))
+    check_weights(make_plan(request))
 
 
 HELD_OUT = "interact.guards.held_out.teacher="
