@@ -95,8 +95,13 @@ def test_what_is_far_past_its_limit_does_not_wait_for_the_window() -> None:
     """Updates that the window lacks count as 0: 594 nats are 119 over five, past 25; 100 are 20 at first, then 40."""
     assert names([update(i, kl=594.0) for i in range(4)], guards()) == [(0, "kl")]
     found = alarms([update(i, kl=100.0) for i in range(4)], guards())
-    assert [(alarm.step, alarm.value) for alarm in found] == [(1, 100.0)]
-    assert "100 nats a story from its reference, mean of 2 updates; the limit is 25" in found[0].message
+    assert [(alarm.step, alarm.value) for alarm in found] == [(1, 40.0)]
+    assert found[0].message == (
+        "the student is 40 nats a story from its reference, mean of 5 updates, of which 3 are still to come and count "
+        "as 0; the limit is 25"
+    )
+    whole = alarms([update(i, kl=26.0) for i in range(9)], guards())
+    assert [alarm.message.partition(", ")[2] for alarm in whole] == ["mean of 5 updates; the limit is 25"]
 
 
 def test_what_flickers_is_one_alarm() -> None:

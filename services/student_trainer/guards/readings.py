@@ -50,9 +50,11 @@ class Reading:
 def mean_above(points: Sequence[float], window: int, threshold: float, means: str) -> Reading:
     """Updates that the window still lacks count as 0: what is far past its limit need not wait for them."""
     recent = points[-window:]
-    value = fmean(recent)
-    message = f"{means.format(value)}, mean of {len(recent)} updates; the limit is {threshold:g}"
-    return Reading(sum(recent) / window > threshold, value, threshold, message)
+    value = sum(recent) / window
+    lacking = window - len(recent)
+    note = f", of which {lacking} {'is' if lacking == 1 else 'are'} still to come and count as 0" if lacking else ""
+    message = f"{means.format(value)}, mean of {window} updates{note}; the limit is {threshold:g}"
+    return Reading(value > threshold, value, threshold, message)
 
 
 def distinct(points: Sequence[float], window: int, threshold: float) -> Reading | None:
