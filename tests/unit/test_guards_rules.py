@@ -134,10 +134,16 @@ def test_distinct_bigrams_are_compared_with_the_first_updates() -> None:
     assert found[0].value == pytest.approx(0.3 / 0.7)
 
 
-def test_a_flat_criterion_is_named() -> None:
+def test_flat_criteria_are_named_each_with_its_value() -> None:
     (alarm,) = alarms([update(i, spread=0.0) for i in range(5)], guards())
-    assert alarm.message.startswith("readability: every story")
+    assert alarm.message.startswith("readability varies by 0 levels within a batch")
     assert alarm.value == 0.0
+    (alarm,) = alarms([update(i, spread=0.25) for i in range(5)], guards(zero_variance={"threshold": 0.6}))
+    assert alarm.message == (
+        "creativity varies by 0.5 levels, readability varies by 0.25 levels within a batch (standard deviation, mean "
+        "of 5 updates; the limit is 0.6): the less a criterion varies, the less is learned from it"
+    )
+    assert alarm.value == 0.25
 
 
 def test_teachers_that_part() -> None:

@@ -70,18 +70,17 @@ def distinct(points: Sequence[float], window: int, threshold: float) -> Reading 
 
 
 def zero_variance(points: Sequence[dict[str, float]], window: int, threshold: float) -> Reading | None:
-    """Whether a criterion is the same for all; a point holds each criterion's standard deviation, in levels."""
+    """Whether a criterion hardly varies; a point holds each criterion's standard deviation, in levels."""
     recent = points[-window:]
     if len(points) < window or not (names := set(recent[0]).intersection(*recent)):
         return None
     spreads = {name: fmean(point[name] for point in recent) for name in sorted(names)}
-    flat = [name for name, value in spreads.items() if value < threshold]
-    value = min(spreads.values())
+    flat = [f"{name} varies by {value:.3g} levels" for name, value in spreads.items() if value < threshold]
     message = (
-        f"{', '.join(flat)}: every story of a batch gets the same level, so that nothing is learned from it (standard "
-        f"deviation {value:.4f} levels, mean of {window} updates; the limit is {threshold:g})"
+        f"{', '.join(flat)} within a batch (standard deviation, mean of {window} updates; the limit is {threshold:g}): "
+        "the less a criterion varies, the less is learned from it"
     )
-    return Reading(bool(flat), value, threshold, message)
+    return Reading(bool(flat), min(spreads.values()), threshold, message)
 
 
 HeldOutPoint = tuple[HeldOutCheck, tuple[TeacherIdentity, ...]]
