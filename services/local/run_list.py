@@ -25,7 +25,7 @@ PAUSED = "PAUSED"  # while this file is there, interaction waits before the next
 OURS = {UP_FILE, LOCK, TRAINER_LOCK, SESSIONS, "logs", "redis"}  # what a start may leave before it has written run.yaml
 RECORDS = ("metrics.jsonl", "ledger.json", SESSIONS, RUN_FILE)
 
-State = Literal["failed start", "pretraining", "interacting", "paused", "stopped", "finished", "unreadable"]
+State = Literal["starting or failed", "pretraining", "interacting", "paused", "stopped", "finished", "unreadable"]
 
 
 class RunLine(Message):
@@ -102,8 +102,8 @@ def _state(files: RunFiles, kept: Sequence[Facts], metrics: Metrics, budget: int
         return "unreadable"
     outcomes = [session.outcome for session in Sessions.read(folder).sessions]
     worked = begun or kept or metrics.pretraining_words or (folder / "resume").exists()
-    # A start that somebody ended is a stop; one without a session was killed or is older than its first line.
-    return "stopped" if worked or outcomes[-1:] in (["interrupted"], ["paused"]) else "failed start"
+    # A start that somebody ended is a stop. The rest is not called failed: a process that loads holds no lock yet.
+    return "stopped" if worked or outcomes[-1:] in (["interrupted"], ["paused"]) else "starting or failed"
 
 
 def is_trained(folder: Path) -> bool:

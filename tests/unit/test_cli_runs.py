@@ -77,9 +77,9 @@ def test_states(tmp_path: Path) -> None:
         "halfway": "stopped",
         "killed-while-reading": "stopped",
         "stopped-at-once": "stopped",
-        "no-teacher": "failed start",
-        "empty": "failed start",
-        "bare": "failed start",
+        "no-teacher": "starting or failed",
+        "empty": "starting or failed",
+        "bare": "starting or failed",
     }
 
 
@@ -91,7 +91,7 @@ def test_a_run_that_is_held_is_at_work(tmp_path: Path) -> None:
         assert states(tmp_path) == {"reading": "pretraining", "learning": "interacting"}
         with (reading / "up.lock").open() as third, pytest.raises(BlockingIOError):  # looking did not let it go
             fcntl.flock(third, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    assert states(tmp_path) == {"reading": "failed start", "learning": "stopped"}
+    assert states(tmp_path) == {"reading": "starting or failed", "learning": "stopped"}
 
 
 def test_a_run_that_waits_is_paused(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_narrow_terminal_does_not_cut_names(tmp_path: Path) -> None:
     run_list.show(list_runs(tmp_path), tmp_path, Console(file=out, width=60))
     rows = {line.split()[0]: line.split() for line in out.getvalue().splitlines() if line.strip()}
     assert rows["laptop-1a2b3c"][1:8] == ["smoke", "stopped", "500/1k", "376/400", "12", "6.50", "rules:"]
-    assert rows["bare"][1:4] == ["-", "failed", "start"]
+    assert rows["bare"][1:5] == ["-", "starting", "or", "failed"]
 
 
 def test_the_command_prints_json(
