@@ -84,7 +84,7 @@ def rubric_here(side: str) -> "Rubric":
 
     try:
         settings = TeacherSettings(redis_url=None)
-        roster = read_roster(settings) if settings.teachers_file is not None else None
+        roster = read_roster(settings) if settings.teachers_file is not None and _may_be_name(side) else None
         if roster is not None and side in roster.names:
             spec = roster.teachers[roster.members((side,))[0]]
         else:
@@ -94,6 +94,11 @@ def rubric_here(side: str) -> "Rubric":
         raise CommandError(str(error), exit_code=1) from error
     except ValueError as error:
         raise CommandError(settings_problem(error)) from error
+
+
+def _may_be_name(side: str) -> bool:
+    """Whether the teachers file is to be asked: `rules:` and the like are no names, and need no file in order."""
+    return ":" not in side
 
 
 def _is_url(side: str) -> bool:
@@ -169,7 +174,7 @@ def _here(side: str, stories: Sequence[Story], advance: Advance, memory: Memory)
     with ExitStack() as closing:
         try:
             settings = TeacherSettings(redis_url=None)
-            named = settings.teachers_file is not None and side in read_roster(settings).names
+            named = settings.teachers_file is not None and _may_be_name(side) and side in read_roster(settings).names
             if not named:  # the environment's reward map is for its own teacher, not for whoever is looked at here
                 settings = TeacherSettings(teacher=side, teachers_file=None, redis_url=None, reward_map=None)
             service = TeacherService(settings)

@@ -13,7 +13,7 @@ from services.local.errors import CommandError
 from services.local.partial_verdicts import PartialVerdicts
 from services.local.recorded_stories import read_recorded
 from services.local.rescoring import RANGES, Rescoring, file_name, rescore
-from services.local.scorers import score_stories
+from services.local.scorers import rubric_here, score_stories
 from services.student_trainer.records import StoryRow, write_stories_part
 from services.teacher.rubric import load_rubric
 from tests.story_rows import write_judged_stories
@@ -199,6 +199,17 @@ def test_teachers_that_differ_in_anything_have_files_of_their_own() -> None:
     assert name().startswith("test-vowels-")
     assert len({name(), name(revision="2"), name(rubric_hash="1" * 12), name(mode="joint")}) == 4
     assert name(model="/models/My Llama").startswith("test-My-Llama-")
+
+
+def test_a_judge_needs_no_teachers_file_that_is_in_order(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "teachers.yaml").write_text("teachers: {other: {judge: 'rules:', rubric: missing.yaml}}")
+    monkeypatch.setenv("FABULA_TEACHERS_FILE", str(tmp_path / "teachers.yaml"))
+    assert rescore(run, "rules:", None, Console(stderr=True)).pairs == 27
+    assert rubric_here("rules:").name == "paper"
+    with pytest.raises(CommandError, match="teacher other"):
+        rescore(run, "other", None, Console(stderr=True))
 
 
 def test_what_cannot_be_rescored_is_said(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
