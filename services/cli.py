@@ -31,7 +31,10 @@ RunsDir = Annotated[Path, typer.Option(help="Folder that holds a folder for each
 RunDir = Annotated[Path, typer.Argument(help="Folder of a run, such as runs/laptop-1a2b3c.", show_default=False)]
 Preset = Annotated[
     str | None,
-    typer.Option(help="Size of the run: smoke (under a minute), laptop (minutes; the default) or paper (needs GPUs)."),
+    typer.Option(
+        help="Size of the run: smoke (about a minute on two quiet cores), laptop (minutes; the default) or paper "
+        "(needs GPUs)."
+    ),
 ]
 Run = Annotated[
     str | None,
