@@ -154,7 +154,7 @@ def test_stops_and_kills_leave_the_same_run(redis_url: str, tmp_path: Path, lag:
         until_ready(client)
         final = go(redis_url, whole, start, noted, Following())
         with pytest.raises(
-            GuardStopError, match="after update 1, guard zero_variance: coherence, creativity, readability"
+            GuardStopError, match="after update 1, guard zero_variance: coherence varies by 0 levels, creativity varies"
         ):
             go(redis_url, stopped, stopped_start, stopping, Following())
         assert checkpoints.is_complete(stopped.interact_resume / "2")
