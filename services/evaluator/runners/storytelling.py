@@ -45,7 +45,7 @@ def run(bench: Bench) -> Measured:
                 return
             time.sleep(min(LOOK_EVERY_S, left))
 
-    copied, note = _copied(bench, [story.text for story in written])
+    copied = _copied(bench, [story.text for story in written])
     stories = storytelling.Written(tuple(written), prompt, settings.seed, copied)
     with TeacherClient(
         settings.teacher_url,
@@ -54,17 +54,17 @@ def run(bench: Bench) -> Measured:
         patience_s=settings.teacher_patience_s,
         wait=wait,
     ) as teacher:
-        return Measured(storytelling.evaluate(stories, teacher, settings.seed), note)
+        return Measured(storytelling.evaluate(stories, teacher, settings.seed))
 
 
-def _copied(bench: Bench, texts: list[str]) -> tuple[tuple[int, ...] | None, str | None]:
-    """Words of each story's longest copy from the run's training text, or why there are none."""
+def _copied(bench: Bench, texts: list[str]) -> tuple[int, ...] | None:
+    """Words of each story's longest copy from the run's training text; none where that is not in files here."""
     finder, done = CopyFinder(texts), bench.done(storytelling.NAME)
     try:
         for number, document in enumerate(training_documents(bench.run.corpus, bench.run.text_field)):
             if number % _DOCUMENTS_A_LOOK == 0:
                 done(len(texts), len(texts))
             finder.read(document)
-    except MissingDataError as error:
-        return None, f"no longest_copy: {error}"
-    return tuple(finder.longest()), None
+    except MissingDataError:
+        return None
+    return tuple(finder.longest())
