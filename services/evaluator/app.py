@@ -3,12 +3,12 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import metadata
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import FastAPI, Query
 from fastapi.responses import HTMLResponse
 
-from fabula_proto import PROBLEM_MEDIA_TYPE, Problem
+from fabula_proto import Problem
 from services.evaluator.adapters.job_store import JobStore
 from services.evaluator.adapters.run_folder import RunFolders
 from services.evaluator.adapters.run_stories import StoryReader
@@ -18,7 +18,7 @@ from services.evaluator.job_worker import JobWorker
 from services.evaluator.jobs_api import add_jobs
 from services.evaluator.orders import JOBS
 from services.evaluator.page import load_page
-from services.evaluator.problems import NotReadyError, add_problem_handlers
+from services.evaluator.problems import NotReadyError, add_problem_handlers, problem_responses
 from services.evaluator.settings import EvaluatorSettings
 from services.evaluator.views import (
     Alive,
@@ -32,10 +32,7 @@ from services.evaluator.views import (
 from services.evaluator.worker import QueueWorker
 
 DESCRIPTION = "Measures checkpoints from the queue and shows runs: curves, checkpoints with their scores, stories."
-_NOT_FOUND: dict[int | str, dict[str, Any]] = {
-    404: {"model": Problem, "description": "No such run or step", "content": {PROBLEM_MEDIA_TYPE: {}}},
-    422: {"model": Problem, "description": "A value is not accepted", "content": {PROBLEM_MEDIA_TYPE: {}}},
-}
+_NOT_FOUND = problem_responses({404: "No such run or step", 422: "A value is not accepted"})
 
 
 def create_app(settings: EvaluatorSettings) -> FastAPI:

@@ -11,7 +11,7 @@ from fabula_proto import EvaluationReport, SampleStory, SuiteResult
 from services.evaluator.adapters import digests
 from services.evaluator.adapters.checkpoint import load_checkpoint
 from services.evaluator.adapters.reports import write_report
-from services.evaluator.adapters.run_config import read_run_config
+from services.evaluator.adapters.run_config import RunConfig, read_run_config
 from services.evaluator.adapters.suite_records import SuiteRecord, read_records, remove_leftovers, write_record
 from services.evaluator.adapters.teacher_client import TeacherClient
 from services.evaluator.bench import Bench, make_engine
@@ -31,6 +31,7 @@ class _Work:
     request: EvaluationRequest
     settings: EvaluatorSettings
     watch: Watch
+    run: RunConfig
     checkpoint_digest: str
     suite_digests: dict[str, str]
     records: dict[str, SuiteRecord]
@@ -50,8 +51,7 @@ class _Work:
                 trust_remote_code=given.trust_remote_code,
             )
             engine = make_engine(checkpoint, given.token_budget)
-            run = read_run_config(self.request.run_folder)
-            self.bench = Bench(self.settings, self.request, run, checkpoint, engine, self.watch)
+            self.bench = Bench(self.settings, self.request, self.run, checkpoint, engine, self.watch)
         return self.bench
 
 
@@ -124,7 +124,7 @@ def _begin(request: EvaluationRequest, settings: EvaluatorSettings, progress: Wa
     remove_leftovers(request.output)
     records = read_records(request.output)
     kept = {name: record for name, record in records.items() if record.checkpoint_digest == checkpoint}
-    return _Work(request, settings, progress, checkpoint, suite_digests, kept)
+    return _Work(request, settings, progress, run, checkpoint, suite_digests, kept)
 
 
 def _is_finished(work: _Work, suite: str) -> bool:

@@ -1,23 +1,17 @@
 """Evaluations on demand over HTTP: ask for one, look at it, cancel it."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
-from fabula_proto import PROBLEM_MEDIA_TYPE, EvaluationJob, EvaluationJobs, EvaluationOrder, JobState, Problem
+from fabula_proto import EvaluationJob, EvaluationJobs, EvaluationOrder, JobState
 from services.evaluator.adapters.job_store import JobStore
 from services.evaluator.job_worker import JobWorker
 from services.evaluator.orders import checkpoint_folder, order_settings
+from services.evaluator.problems import problem_responses
 from services.evaluator.settings import EvaluatorSettings
-
-
-def _problems(**descriptions: str) -> dict[int | str, dict[str, Any]]:
-    return {
-        int(status.removeprefix("_")): {"model": Problem, "description": text, "content": {PROBLEM_MEDIA_TYPE: {}}}
-        for status, text in descriptions.items()
-    }
 
 
 async def _order(request: Request) -> EvaluationOrder:
@@ -50,7 +44,7 @@ def add_jobs(app: FastAPI, settings: EvaluatorSettings, store: JobStore, worker:
     @app.post(
         "/evaluations",
         status_code=202,
-        responses=_problems(_422="The order is not accepted"),
+        responses=problem_responses({422: "The order is not accepted"}),
         openapi_extra=_ORDER,
         summary="Ask for a checkpoint to be measured",
     )
@@ -73,7 +67,7 @@ def add_jobs(app: FastAPI, settings: EvaluatorSettings, store: JobStore, worker:
 
     @app.get(
         "/evaluations/{job_id}",
-        responses=_problems(_404="No such evaluation"),
+        responses=problem_responses({404: "No such evaluation"}),
         summary="State, progress and the scores so far",
     )
     def look(job_id: str) -> EvaluationJob:
@@ -81,7 +75,7 @@ def add_jobs(app: FastAPI, settings: EvaluatorSettings, store: JobStore, worker:
 
     @app.delete(
         "/evaluations/{job_id}",
-        responses=_problems(_404="No such evaluation", _409="It is over"),
+        responses=problem_responses({404: "No such evaluation", 409: "It is over"}),
         summary="Cancel an evaluation that waits or runs",
     )
     def cancel(job_id: str) -> EvaluationJob:

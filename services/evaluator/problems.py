@@ -1,6 +1,7 @@
 """Errors over HTTP as RFC 9457 problem documents."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -83,6 +84,14 @@ async def _invalid(_: Request, error: Exception) -> Response:
 async def _unexpected(request: Request, error: Exception) -> Response:
     detail = f"{request.method} {request.url.path} failed by a fault of the evaluator ({type(error).__name__}); "
     return _response(_problem(500, "Internal error", detail + "see its log"))
+
+
+def problem_responses(descriptions: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
+    """What OpenAPI says of a route's problems: status to its meaning."""
+    return {
+        status: {"model": Problem, "description": text, "content": {PROBLEM_MEDIA_TYPE: {}}}
+        for status, text in descriptions.items()
+    }
 
 
 def add_problem_handlers(app: FastAPI) -> None:
