@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from importlib import metadata
 from typing import Annotated
 
-from fastapi import FastAPI, Query
+from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import HTMLResponse
 
 from fabula_proto import Problem
@@ -16,6 +16,7 @@ from services.evaluator.device import Device
 from services.evaluator.generated import SOURCE
 from services.evaluator.job_worker import JobWorker
 from services.evaluator.jobs_api import add_jobs
+from services.evaluator.metrics import Metrics
 from services.evaluator.orders import JOBS
 from services.evaluator.page import load_page
 from services.evaluator.problems import NotReadyError, add_problem_handlers, problem_responses
@@ -46,6 +47,8 @@ def create_app(settings: EvaluatorSettings) -> FastAPI:
     store = JobStore(settings.runs_dir / JOBS)
     jobs = JobWorker(store, settings, device)
     workers: tuple[JobWorker | QueueWorker, ...] = (jobs,) if worker is None else (jobs, worker)
+    runs = RunFolders(settings.runs_dir)
+    metrics = Metrics(runs, store, device, worker, settings.redis_url)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -56,6 +59,7 @@ def create_app(settings: EvaluatorSettings) -> FastAPI:
             each.finish()
         for each in workers:
             each.stop()
+        metrics.close()
 
     app = FastAPI(
         title="Fabula evaluator",
@@ -70,7 +74,8 @@ def create_app(settings: EvaluatorSettings) -> FastAPI:
     add_problem_handlers(app)
     _add_page(app)
     _add_probes(app, settings, worker)
-    _add_runs(app, settings)
+    _add_metrics(app, metrics)
+    _add_runs(app, runs)
     add_jobs(app, settings, store, jobs)
     return app
 
@@ -110,8 +115,16 @@ def _add_probes(app: FastAPI, settings: EvaluatorSettings, worker: QueueWorker |
         )
 
 
-def _add_runs(app: FastAPI, settings: EvaluatorSettings) -> None:
-    runs, reader = RunFolders(settings.runs_dir), StoryReader()
+def _add_metrics(app: FastAPI, metrics: Metrics) -> None:
+    @app.get("/metrics", summary="Prometheus metrics", response_class=Response)
+    def get_metrics(request: Request) -> Response:
+        """The evaluator's work, both queues, and the latest numbers of the runs that changed last."""
+        body, kind = metrics.render(request.headers.get("accept", ""))
+        return Response(body, media_type=kind)
+
+
+def _add_runs(app: FastAPI, runs: RunFolders) -> None:
+    reader = StoryReader()
 
     @app.get("/api/runs", summary="All runs, the one changed last first")
     def list_runs() -> RunList:

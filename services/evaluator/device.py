@@ -15,6 +15,11 @@ class Device:
     def __init__(self) -> None:
         self._lock = threading.Lock()
 
+    @property
+    def busy(self) -> bool:
+        """Whether something is being measured."""
+        return self._lock.locked()
+
     @contextmanager
     def held(self, stop: threading.Event) -> Iterator[None]:
         """The device is ours for as long as the context lasts.

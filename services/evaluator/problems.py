@@ -12,8 +12,8 @@ from fabula_proto import PROBLEM_MEDIA_TYPE, FieldError, Problem
 from services.evaluator.errors import EvaluatorError, JobNotFoundError, JobStateError, OrderError, RunNotFoundError
 
 PATHS = (
-    "GET /, /info, /livez, /readyz, /api/runs, /api/runs/<run>, /api/runs/<run>/metrics and .../stories, POST and GET "
-    "/evaluations, GET and DELETE /evaluations/<id>"
+    "GET /, /info, /livez, /readyz, /metrics, /api/runs, /api/runs/<run>, /api/runs/<run>/metrics and .../stories, "
+    "POST and GET /evaluations, GET and DELETE /evaluations/<id>"
 )
 RETRY_AFTER_S = 5
 MAX_ERRORS = 20

@@ -140,6 +140,15 @@ class Streams:
         pending = self.link.pending_count(stream, group)
         return Lag(pending=pending, waiting=max(0, self.link.length(stream) - pending))
 
+    def oldest(self, stream: str) -> float | None:
+        """When the oldest entry of `stream` was sent, by the server's clock in seconds since 1970; None for none."""
+        entries = self.link.scan(stream, START, 1)
+        return int(entries[0].id.partition("-")[0]) / 1000 if entries else None
+
+    def dead_count(self, stream: str) -> int:
+        """How many pieces of work consumers of `stream` gave up."""
+        return self.link.length(dead_stream(stream))
+
     def dead_letters(self, stream: str, count: int = READ_COUNT) -> list[DeadLetter]:
         """The oldest `count` pieces of work that consumers of `stream` gave up."""
         letters = []

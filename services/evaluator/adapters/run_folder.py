@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -88,7 +89,7 @@ class RunFolders:
             unreadable=tuple(unreadable),
         )
 
-    def metrics(self, run: str, points: int) -> RunMetrics:
+    def metrics(self, run: str, points: int = sys.maxsize) -> RunMetrics:
         """The curves, each thinned to at most `points` evenly spaced lines, the first and the last among them."""
         metrics = self._metrics(self.folder(run))
         return RunMetrics(
