@@ -5,7 +5,6 @@ commands have another shape under 3; bytes stay bytes, so that a payload that is
 """
 
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthorizationError
 from redis.retry import Retry
+
+from fabula_proto.streams.address import Address
 
 log = logging.getLogger("fabula.streams")
 
@@ -60,10 +61,13 @@ class Link:
     """
 
     def __init__(self, url: str, *, patience_s: float = 30.0, timeout_s: float = SOCKET_TIMEOUT_S):
+        address = Address.read(url)
+        secret = {} if address.password is None else {"password": address.password}
         try:
             # No retries inside the client: it would repeat a publish without a word.
             self._redis = redis.Redis.from_url(
-                url,
+                address.url,
+                **secret,
                 protocol=2,
                 socket_timeout=timeout_s,
                 socket_connect_timeout=min(CONNECT_TIMEOUT_S, timeout_s),
@@ -71,9 +75,9 @@ class Link:
             )
         except ValueError as error:
             raise ValueError(
-                f"Redis address {_without_secrets(url)!r} cannot be used; expected redis://[user:password@]host:port/db"
+                f"Redis address {address.shown!r} cannot be used; expected redis://[user:password@]host:port/db"
             ) from error
-        self.address = _without_secrets(url)
+        self.address = address.shown
         self.patience_s = patience_s
         self._reached, self._away = False, False
 
@@ -269,8 +273,3 @@ class Link:
 
 def _entries(reply: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> list[Entry]:
     return [Entry(entry_id.decode(), dict(fields)) for entry_id, fields in reply]
-
-
-def _without_secrets(url: str) -> str:
-    # Not urlsplit: an address that is wrong is shown as it was given. A password may stand in the query, too.
-    return re.sub(r"//.*@", "//", url.partition("?")[0])
