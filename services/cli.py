@@ -1,5 +1,6 @@
 """The `fabula` command. Options and help are here; what they do is in services.local, imported when it is asked for."""
 
+import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from services.cli_download import download_app
 from services.cli_evaluation import evaluation_app
 from services.cli_runs import runs_app
 from services.cli_teacher import teacher_app
@@ -26,6 +28,7 @@ app = typer.Typer(
 app.add_typer(teacher_app, name="teacher")
 app.add_typer(runs_app)
 app.add_typer(evaluation_app)
+app.add_typer(download_app)
 
 RunsDir = Annotated[Path, typer.Option(help="Folder that holds a folder for each run.")]
 RunDir = Annotated[Path, typer.Argument(help="Folder of a run, such as runs/laptop-1a2b3c.", show_default=False)]
@@ -251,7 +254,10 @@ def _console(*, stderr: bool = False) -> "Console":
 
 def main() -> None:
     """Entry point: errors that the user can act on are printed without a traceback."""
-    guarded(app)
+    try:
+        guarded(app)
+    finally:
+        gc.freeze()  # else Python's end looks through all of torch and transformers once more: 1.5 s
 
 
 def guarded(command: Callable[[], object]) -> None:

@@ -10,9 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import OptimizeWarning, curve_fit
-from scipy.special import expit
-from scipy.stats import pearsonr
+import scipy
 
 from services.evaluator.regression import cluster_counts
 from services.evaluator.statistics import FloatArray, percentile_interval
@@ -79,7 +77,7 @@ def agreement(first: Sequence[float], second: Sequence[float], seed: int) -> Agr
     a_N, b_N = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     if len(a_N) < 3 or np.ptp(a_N) == 0 or np.ptp(b_N) == 0:
         return None
-    found = pearsonr(a_N, b_N)
+    found = scipy.stats.pearsonr(a_N, b_N)
     counts_RN = cluster_counts(len(a_N), seed)
     a_N, b_N = a_N - a_N.mean(), b_N - b_N.mean()
     a_R, b_R, aa_R, bb_R, ab_R = (counts_RN @ moment_N / len(a_N) for moment_N in (a_N, b_N, a_N**2, b_N**2, a_N * b_N))
@@ -90,7 +88,7 @@ def agreement(first: Sequence[float], second: Sequence[float], seed: int) -> Agr
 
 
 def _sigmoid(x: FloatArray, height: float, slope: float, middle: float, base: float) -> FloatArray:
-    return height * expit(slope * (x - middle)) + base
+    return height * scipy.special.expit(slope * (x - middle)) + base
 
 
 def _crossing(
@@ -101,9 +99,10 @@ def _crossing(
     bounds: tuple[list[float], list[float]] = ([-np.inf] * PARAMETERS, [np.inf] * PARAMETERS),
 ) -> float | None:
     """Where the sigmoid fitted to (x, y) crosses `threshold` upwards."""
-    fitted: Callable[..., tuple[FloatArray, FloatArray]] = curve_fit
+    fitted: Callable[..., tuple[FloatArray, FloatArray]] = scipy.optimize.curve_fit
     with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore", OptimizeWarning)  # about the parameters' covariance, which nobody asks for
+        # It is about the parameters' covariance, which nobody asks for.
+        warnings.simplefilter("ignore", scipy.optimize.OptimizeWarning)
         try:
             (height, slope, middle, base), _ = fitted(_sigmoid, x_N, y_N, p0=start, bounds=bounds, maxfev=_EVALUATIONS)
         except (RuntimeError, ValueError):  # no convergence; a start outside the bounds

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import rankdata, spearmanr
+import scipy  # its parts load when they are first used: the statistics take half a second
 
 from services.evaluator.statistics import RESAMPLES, Estimate, FloatArray, percentile_interval
 
@@ -33,7 +33,7 @@ def spearman_interval(
         raise ValueError(
             f"one of the two samples of {a.size} items is constant; a correlation needs values that differ"
         )
-    value = float(spearmanr(a, b).statistic)
+    value = float(scipy.stats.spearmanr(a, b).statistic)
     replicates = spearman_replicates(a, b, seed, resamples)
     low, high = percentile_interval(replicates[np.isfinite(replicates)])
     return Estimate(value, low, high, int(a.size))
@@ -49,7 +49,7 @@ def spearman_replicates(a: FloatArray, b: FloatArray, seed: int, resamples: int 
     replicates: list[FloatArray] = []
     for start in range(0, resamples, rows):
         drawn_RN = rng.integers(0, a.size, size=(min(rows, resamples - start), a.size))
-        ranks_a_RN, ranks_b_RN = (_centred(rankdata(sample[drawn_RN], axis=1)) for sample in (a, b))
+        ranks_a_RN, ranks_b_RN = (_centred(scipy.stats.rankdata(sample[drawn_RN], axis=1)) for sample in (a, b))
         scale_R = np.sqrt((ranks_a_RN**2).sum(axis=1) * (ranks_b_RN**2).sum(axis=1))
         undefined_R = np.full_like(scale_R, np.nan)
         replicates.append(np.divide((ranks_a_RN * ranks_b_RN).sum(axis=1), scale_R, out=undefined_R, where=scale_R > 0))

@@ -16,7 +16,8 @@ log-probabilities must agree.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from copy import deepcopy
 from functools import partial
 from math import isclose, isfinite
@@ -29,6 +30,7 @@ from services.evaluator.batching import Encoded, Tree, encode, grouped, token_ba
 from services.evaluator.errors import ItemsError
 from services.evaluator.forward import Wanted, halving, join_gelu, log_probabilities
 from services.evaluator.items import Item
+from services.evaluator.threads import at_once
 
 TOKEN_BUDGET, GPU_TOKEN_BUDGET = 512, 8192
 TOLERANCE = 1e-4
@@ -102,11 +104,14 @@ class Engine(ABC):
         with torch.inference_mode():
             if self._fast and longest > self._checked_length:
                 self._fast, self._checked_length = self._agrees(_samples(unique)), longest
-            for index, values in self._run(self._model, unique, fast=self._fast):
-                if not all(isfinite(value) for value in values):
-                    raise ItemsError("the checkpoint gives log-probabilities that are not finite; take an earlier one")
-                found[unique[index]] = values
-                part_done(len(found) / len(unique))
+            with closing(self._run(self._model, unique, fast=self._fast)) as answers:
+                for index, values in answers:
+                    if not all(isfinite(value) for value in values):
+                        raise ItemsError(
+                            "the checkpoint gives log-probabilities that are not finite; take an earlier one"
+                        )
+                    found[unique[index]] = values
+                    part_done(len(found) / len(unique))
         return [found[sequence] for sequence in sequences]
 
     @abstractmethod
@@ -116,7 +121,7 @@ class Engine(ABC):
     @abstractmethod
     def _run(
         self, model: PreTrainedModel, sequences: Sequence[Encoded], *, fast: bool
-    ) -> Iterator[tuple[int, LogProbabilities]]:
+    ) -> Generator[tuple[int, LogProbabilities]]:
         """Index and log-probabilities of each sequence, batch by batch; without `fast`, in the plainest way."""
 
     def _agrees(self, sequences: Sequence[Encoded]) -> bool:
@@ -162,14 +167,17 @@ class LogProbabilityEngine(Engine):
 
     def _run(
         self, model: PreTrainedModel, sequences: Sequence[Encoded], *, fast: bool
-    ) -> Iterator[tuple[int, LogProbabilities]]:
+    ) -> Generator[tuple[int, LogProbabilities]]:
         if fast:
             rows = trees(sequences, self.token_budget)
         else:
             rows = [_alone(index, sequence) for index, sequence in enumerate(sequences)]
         forward = partial(_forward, model, sequences, as_trees=fast)
-        for batch in token_batches([len(row.ids) for row in rows], self.token_budget):
-            for found in halving([rows[i] for i in batch], forward):
+        batches = [
+            [rows[i] for i in batch] for batch in token_batches([len(row.ids) for row in rows], self.token_budget)
+        ]
+        for batch in at_once(model, batches, partial(halving, run=forward)):
+            for found in batch:
                 yield from found.items()
 
 

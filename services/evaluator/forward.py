@@ -1,6 +1,7 @@
 """One pass through a Hugging Face model, and only the logits that are needed."""
 
 from collections.abc import Callable, Sequence
+from threading import Lock, get_ident
 from typing import Any, TypeVar
 
 import torch
@@ -11,6 +12,7 @@ from transformers.activations import NewGELUActivation
 
 from services.evaluator.errors import CheckpointError
 
+_HOOKS = Lock()  # torch numbers hooks without one
 _ROWS_AT_ONCE = 256  # of log softmax: a larger block leaves the CPU's caches
 
 Work = TypeVar("Work")
@@ -51,18 +53,24 @@ def log_probabilities(model: PreTrainedModel, wanted: Wanted, *, whole: bool, **
 
 
 def _logits_at(model: PreTrainedModel, rows: Tensor, columns: Tensor, inputs: dict[str, Any]) -> Tensor:
+    thread = get_ident()
+
     def keep(_module: nn.Module, _arguments: Any, output: Any) -> Any:
+        if get_ident() != thread:
+            return None  # another thread's batch, which has a hook of its own
         picked_1NH = output[0][rows, columns][None]
         if isinstance(output, tuple):
             return (picked_1NH, *output[1:])
         output.last_hidden_state = picked_1NH
         return output
 
-    handle = model.base_model.register_forward_hook(keep)
+    with _HOOKS:
+        handle = model.base_model.register_forward_hook(keep)
     try:
         logits: Tensor = model(**inputs).logits
     finally:
-        handle.remove()
+        with _HOOKS:
+            handle.remove()
     if logits.shape[:2] != (1, len(rows)):
         raise RuntimeError(f"{type(model).__name__} made logits of shape {tuple(logits.shape)} for {len(rows)} places")
     return logits[0]

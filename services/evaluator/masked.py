@@ -13,7 +13,8 @@ models the completion begins where its first character stands, wherever the firs
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from functools import partial
 
 import torch
 from torch import nn
@@ -23,6 +24,7 @@ from services.evaluator.batching import Encoded, encode_masked, token_batches
 from services.evaluator.engine import Engine, LogProbabilities
 from services.evaluator.errors import CheckpointError
 from services.evaluator.forward import Wanted, halving, log_probabilities
+from services.evaluator.threads import at_once
 
 _SEQUENCES_AT_ONCE = 256  # their copies are made together: a copy for each scored token
 
@@ -68,14 +70,14 @@ class MaskedEngine(Engine):
 
     def _run(
         self, model: PreTrainedModel, sequences: Sequence[Encoded], *, fast: bool
-    ) -> Iterator[tuple[int, LogProbabilities]]:
+    ) -> Generator[tuple[int, LogProbabilities]]:
         order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i].ids))
         for start in range(0, len(order), _SEQUENCES_AT_ONCE):
             yield from self._run_some(model, sequences, order[start : start + _SEQUENCES_AT_ONCE], fast)
 
     def _run_some(
         self, model: PreTrainedModel, sequences: Sequence[Encoded], chosen: Sequence[int], fast: bool
-    ) -> Iterator[tuple[int, LogProbabilities]]:
+    ) -> Generator[tuple[int, LogProbabilities]]:
         asked: defaultdict[Copy, list[Scored]] = defaultdict(list)
         for index in chosen:
             ids = sequences[index].ids
@@ -94,8 +96,11 @@ class MaskedEngine(Engine):
             ]
             return list(zip(places, self._forward(model, batch, wanted, fast), strict=True))
 
-        for batch in token_batches([len(ids) for ids, _ in copies], self.token_budget):
-            for (index, k), value in halving([copies[i] for i in batch], run):
+        batches = [
+            [copies[i] for i in batch] for batch in token_batches([len(c[0]) for c in copies], self.token_budget)
+        ]
+        for batch in at_once(model, batches, partial(halving, run=run)):
+            for (index, k), value in batch:
                 values[index, k] = value
                 missing[index] -= 1
                 if not missing[index]:

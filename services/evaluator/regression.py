@@ -10,7 +10,7 @@ from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import t as student_t
+import scipy
 
 from services.evaluator.statistics import RESAMPLES, FloatArray
 
@@ -66,7 +66,7 @@ def gain(outcome_N: FloatArray, baseline_NK: FloatArray, predictor_N: FloatArray
     inverse = np.linalg.pinv(model_NK)
     deviation = float(np.sqrt((1.0 - r2) * total / (n - full_rank) * (inverse[-1] ** 2).sum()))
     statistic = float(coefficients[-1]) / deviation
-    p = 2.0 * float(student_t.sf(abs(statistic), n - full_rank))
+    p = 2.0 * float(scipy.stats.t.sf(abs(statistic), n - full_rank))
     return Gain(n, r2_baseline, r2, aic_baseline, aic, float(coefficients[-1]), statistic, p)
 
 
