@@ -10,6 +10,7 @@ learns from 32 such stories in 4 passes over the whole batch:
 - trl ppo: `PPOTrainer.generate` and `.step` of TRL 0.9.4, as arXiv 2509.15714 calls them
 - grpo: our `decode`, then `GRPO.gather` and `update`, with a KL penalty
 - trl grpo: `GRPOTrainer` of current TRL, its batch written by transformers' `generate`; gradient checkpointing off
+- generate: transformers' `generate` of this environment, in one batch; it only writes, and is held against ppo
 
 Ours learns from tokens drawn at random, as TRL 0.9.4 does: from the very same ones, whose weights are then compared.
 `--dtype bfloat16` is `interact.dtype`: what is written stays fp32. `--graph` is `interact.cuda_graph`.
@@ -38,7 +39,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from bench.decoding import EOS, PROMPT_TOKENS, build, where
+from bench.decoding import EOS, PROMPT_TOKENS, Task, build, generate, where
 from services.student_trainer.algorithms.experience import Algorithm, JudgedStories
 from services.student_trainer.algorithms.grpo import GRPO
 from services.student_trainer.algorithms.ppo import PPO
@@ -154,9 +155,9 @@ def compare(ours: Ours, start: dict[str, Tensor], theirs: dict[str, Tensor]) -> 
 def report(rounds: list[dict[str, Times]]) -> None:
     """Medians, and how many times longer than ours of the same algorithm."""
     print(f"{'':10}{'part':7}{'wall s':>8}{'CPU s':>8}{'wall / ours':>13}{'CPU / ours':>12}")
-    for name in rounds[0]:
-        own = name.removeprefix("trl ")
-        for part in (*PARTS, "step"):
+    for name, first in rounds[0].items():
+        own = "ppo" if name == "generate" else name.removeprefix("trl ")
+        for part in (*PARTS, "step") if len(first) == len(PARTS) else first:
             parts = PARTS if part == "step" else (part,)
 
             def seconds(round_: dict[str, Times], who: str, clock: str, parts: tuple[str, ...] = parts) -> float:
@@ -215,6 +216,9 @@ def main() -> None:
         if options.grpo_python is not None:
             new = processes.enter_context(process(options.grpo_python, "learning_grpo.py", task))
             runs["trl grpo"] = lambda: cast(Times, new("go"))
+        writer = AutoModelForCausalLM.from_pretrained(folder).to(options.device).eval()
+        write = generate(writer, Task(PROMPT, options.stories, options.tokens))
+        runs["generate"] = lambda: {"write": timed(write, writer.device)}
         start = {name: tensor.clone() for name, tensor in ppo.weights().items()}
         for run in runs.values():
             run()
