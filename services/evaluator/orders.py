@@ -5,7 +5,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from fabula_proto import EvaluationJob, EvaluationOrder
-from services.evaluator.errors import OrderError
+from services.evaluator.adapters.run_folder import RunFolders
+from services.evaluator.errors import OrderError, RunNotFoundError
 from services.evaluator.request import EvaluationRequest
 from services.evaluator.settings import EvaluatorSettings
 
@@ -19,15 +20,18 @@ def checkpoint_folder(order: EvaluationOrder, settings: EvaluatorSettings) -> Pa
         OrderError: there is no checkpoint, or it lies where this evaluator must not read.
     """
     run, _, name = order.checkpoint.partition("/")
-    of_run = settings.runs_dir / run / "checkpoints" / name
-    known = bool(run and name) and "/" not in name and (of_run / "config.json").is_file()
-    if not known and (settings.runs_dir / run / "run.yaml").is_file():
-        there = sorted(path.parent.name for path in (settings.runs_dir / run).glob("checkpoints/*/config.json"))
-        raise OrderError(
-            f"checkpoint {order.checkpoint!r}: the run {run} has no checkpoint {name!r}; it has "
-            f"{', '.join(there) or 'none yet'}"
-        )
-    path = _allowed("checkpoint", str(of_run) if known else order.checkpoint, settings)
+    given = order.checkpoint
+    try:
+        checkpoints = RunFolders(settings.runs_dir).folder(run) / "checkpoints"
+    except RunNotFoundError:
+        pass  # then it is the path of a folder
+    else:
+        if not name or "/" in name or not (checkpoints / name / "config.json").is_file():
+            there = sorted(path.parent.name for path in checkpoints.glob("*/config.json"))
+            has = ", ".join(there) or "none yet"
+            raise OrderError(f"checkpoint {given!r}: the run {run} has no checkpoint {name!r}; it has {has}")
+        given = str(checkpoints / name)
+    path = _allowed("checkpoint", given, settings)
     if not (path / "config.json").is_file():
         raise OrderError(
             f"checkpoint {order.checkpoint!r}: no config.json in {path}; give <run>/<checkpoint> of "

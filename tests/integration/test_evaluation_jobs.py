@@ -196,6 +196,16 @@ def test_an_order_that_cannot_be_made_is_refused(runs: Path, order: dict[str, ob
     assert says in Problem.from_json(answer.content).detail
 
 
+def test_an_order_learns_nothing_of_what_lies_beside_the_runs(runs: Path) -> None:
+    inner = runs / "r" / "inner"
+    inner.mkdir()
+    with evaluator(inner) as client:
+        answer = client.post("/evaluations", json={"checkpoint": "../chck_9M"})
+    assert answer.status_code == 422
+    assert "is outside the folders" in answer.text
+    assert "chck_1M" not in answer.text
+
+
 def test_a_checkpoint_elsewhere_is_measured_where_its_folder_is_allowed(
     runs: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -173,7 +173,7 @@ def test_a_row_that_cannot_be_used_is_named(tmp_path: Path, suite: str, change: 
     [
         ("ewok", "agree to its terms at https://huggingface.co/datasets/ewok-core/ewok-core-1.0"),
         ("comps", "comps_base.jsonl, comps_wugs.jsonl"),
-        ("wug_past", "wug_past_tense.jsonl is needed"),
+        ("wug_past", "what it needs is wug_past_tense.jsonl"),
         ("reading", "has no reading/reading_data.csv"),
         ("aoa", "has no cdi_childes/cdi_childes.json or aoa/cdi_childes.json"),
         ("glue", "<task>.train.jsonl and <task>.valid.jsonl"),

@@ -28,6 +28,7 @@ class JobStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._over: dict[str, EvaluationJob] = {}  # these never change again, and a worker looks every two seconds
 
     def submit(self, order: EvaluationOrder) -> EvaluationJob:
         """Note a new job.
@@ -74,9 +75,12 @@ class JobStore:
         jobs = []
         for path in sorted(self._folder.glob("*.json")):
             try:
-                jobs.append(EvaluationJob.from_json(path.read_bytes()))
+                job = self._over.get(path.stem) or EvaluationJob.from_json(path.read_bytes())
             except (OSError, ValidationError):
                 continue  # GET of this very job says what is wrong with it
+            if job.state not in OPEN:
+                self._over[job.id] = job
+            jobs.append(job)
         waiting = [job.id for job in jobs if job.state == "waiting"]
         places = {job_id: place for place, job_id in enumerate(waiting)}
         return [job.model_copy(update={"position": places.get(job.id)}) for job in jobs]

@@ -109,7 +109,7 @@ def check_folder(folder: Path) -> None:
 
 def _needs(suite: str) -> str:
     place = PLACES[suite]
-    return f"{place.wanted} is needed: {GET_IT}{f' ({place.terms})' if place.terms else ''}"
+    return f"what it needs is {place.wanted}: {GET_IT}{f' ({place.terms})' if place.terms else ''}"
 
 
 def _roots(folder: Path) -> list[Path]:
