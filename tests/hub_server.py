@@ -7,14 +7,17 @@ file_download.py) and that https://huggingface.co/docs/hub/api documents; Xet is
 import base64
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
 
 WRITER, READER, OWNER = "hf_writer", "hf_reader", "me"
+RANGE = re.compile(r"bytes=(\d+)-")
 LFS_FROM = 10_000  # bytes; the Hub goes by .gitattributes and size
 
 
@@ -78,13 +81,17 @@ class HubError(Exception):
 
 @dataclass
 class Hub:
-    """What it holds and saw. `refusals`: the next commits are answered with these status codes instead."""
+    """What it holds and saw. `refusals`: the next commits are answered with these status codes instead.
+
+    `cuts`: the next answers with a file of Git LFS break off after so many bytes; below 0, they hang after as many.
+    """
 
     repos: dict[str, Repo] = field(default_factory=dict)
     objects: dict[str, bytes] = field(default_factory=dict)
     uploads: list[str] = field(default_factory=list)
     commits: list[str] = field(default_factory=list)
     refusals: list[int] = field(default_factory=list)
+    cuts: list[int] = field(default_factory=list)
 
     def repo(self, name: str, token: str | None) -> Repo:
         if name not in self.repos or (self.repos[name].private and token != WRITER):
@@ -140,6 +147,7 @@ def hub_app(hub: Hub) -> FastAPI:
 
 def _add_reading(app: FastAPI, hub: Hub) -> None:
     @app.get("/api/models/{owner}/{name}")
+    @app.get("/api/datasets/{owner}/{name}")
     @app.get("/api/models/{owner}/{name}/revision/{revision}")
     @app.get("/api/datasets/{owner}/{name}/revision/{revision}")
     async def info(request: Request, owner: str, name: str, revision: str = "main") -> dict[str, Any]:
@@ -191,7 +199,29 @@ def _add_reading(app: FastAPI, hub: Hub) -> None:
             raise HubError(404, "EntryNotFound", f"Entry not found: {path}")
         blob = commit.files[path]
         etag = f'"{blob.sha256 if blob.lfs else blob.oid}"'
-        return Response(blob.content, headers={"ETag": etag, "X-Repo-Commit": commit.id})
+        headers = {"ETag": etag, "X-Repo-Commit": commit.id, "Accept-Ranges": "bytes"}
+        status, start = 200, 0
+        if (asked := RANGE.fullmatch(request.headers.get("range", ""))) is not None:
+            status, start = 206, int(asked[1])
+            headers["Content-Range"] = f"bytes {start}-{len(blob.content) - 1}/{len(blob.content)}"
+        if blob.lfs and request.method == "GET" and hub.cuts:
+            return CutResponse(hub.cuts.pop(0), blob.content[start:], status, headers)
+        return Response(blob.content[start:], status, headers)
+
+
+class CutResponse(Response):
+    """Fewer bytes than it promises; then the HTTP server closes the connection, or nothing more comes."""
+
+    def __init__(self, cut: int, content: bytes, status: int, headers: dict[str, str]) -> None:
+        super().__init__(content, status, headers)
+        self._cut = cut
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        part = bytes(self.body[: abs(self._cut)])
+        await send({"type": "http.response.body", "body": part, "more_body": self._cut < 0})
+        while self._cut < 0 and (await receive())["type"] != "http.disconnect":
+            pass
 
 
 def _add_writing(app: FastAPI, hub: Hub) -> None:

@@ -20,9 +20,9 @@ def read_hub(name: str, text_field: str) -> Iterator[FileRow]:
     import datasets
     from datasets.exceptions import DatasetsError
 
-    path, _, configuration = (name, "", "") if Path(name).is_dir() else name.partition(":")
+    path, configuration = dataset_of(name)
     try:
-        splits = datasets.load_dataset(path, configuration or None)
+        splits = datasets.load_dataset(_offline_copy(path) or path, configuration)
     except (OSError, ValueError, DatasetsError) as error:
         raise CorpusError(
             f"dataset {name!r} cannot be loaded from the Hugging Face hub or a local folder: {error} "
@@ -32,3 +32,31 @@ def read_hub(name: str, text_field: str) -> Iterator[FileRow]:
         for number, row in enumerate(rows):
             found = row_of(row, text_field, f"{name} {split} row {number}")
             yield found if len(splits) == 1 else FileRow(found.text, str(split))
+
+
+def dataset_of(name: str) -> tuple[str, str | None]:
+    """Dataset (an id, or a folder) and configuration of what follows `hf:`."""
+    if Path(name).is_dir():
+        return name, None
+    path, _, configuration = name.partition(":")
+    return path, configuration or None
+
+
+def _offline_copy(path: str) -> str | None:
+    """The whole repository where HF_HUB_OFFLINE is set and the cache has it, as `fabula download` leaves it.
+
+    `datasets` by itself finds offline only what it has read and converted on this machine before.
+
+    Raises:
+        OSError: the cache has a part of it.
+    """
+    from huggingface_hub import constants, get_cached_repo_tree, snapshot_download
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+
+    if not constants.HF_HUB_OFFLINE or Path(path).is_dir():
+        return None
+    try:
+        get_cached_repo_tree(path, repo_type="dataset")
+    except CachedRepoTreeNotFoundError:
+        return None
+    return snapshot_download(path, repo_type="dataset", local_files_only=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import resolve_revision
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from services.student_trainer import checkpoints
@@ -81,15 +82,16 @@ def keep_initial(run_dir: Path, run: str, settings: RunSettings) -> Path:
         StudentError: it cannot be taught, or has no room for prompt and story.
         OSError: it cannot be fetched.
     """
-    model, tokenizer = load_initial(str(settings.student.init))
+    init = str(settings.student.init)
+    model, tokenizer = load_initial(init)
     check_room(settings, tokenizer, context_of(model.config))
     facts: Facts = {
         "run": run,
         "stage": "pretrain",
         "step": 0,
         "milestone": 0,
-        "init": settings.student.init,
-        "init_revision": getattr(model.config, "_commit_hash", None),
+        "init": init,
+        "init_revision": None if initial_folder(init) else resolve_revision(init, local_files_only=True).resolved,
         "pretraining_words": 0,
         "interaction_words": 0,
         "parameters": parameter_count(model),

@@ -19,7 +19,7 @@ from services.evaluator.errors import BadDataError, EvaluatorError
 
 PREFIX = "hub:"
 _NAME = re.compile(r"hub:(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[^@\s]+))?")
-_FILES = ("*.jsonl", "*.json", "*.csv", "*.zip")
+FILES = ("*.jsonl", "*.json", "*.csv", "*.zip")
 
 
 def local_folder(data: Path | str) -> Path:
@@ -38,16 +38,25 @@ def is_hub(data: Path | str) -> bool:
     return str(data).startswith(PREFIX)
 
 
-@cache
-def _fetched(name: str) -> Path:
+def parse(name: str) -> tuple[str, str | None]:
+    """Repository and revision of `hub:OWNER/NAME[@REVISION]`.
+
+    Raises:
+        BadDataError: it is not of this form.
+    """
     match = _NAME.fullmatch(name)
     if match is None:
         raise BadDataError("evaluation data", None, name, "hub:OWNER/NAME or hub:OWNER/NAME@REVISION", "mend the name")
-    repository, revision = match["repository"], match["revision"]
+    return match["repository"], match["revision"]
+
+
+@cache
+def _fetched(name: str) -> Path:
+    repository, revision = parse(name)
     page = f"{constants.ENDPOINT}/datasets/{repository}"
     disable_progress_bars()  # a service has no terminal
     try:
-        return Path(snapshot_download(repository, repo_type="dataset", revision=revision, allow_patterns=list(_FILES)))
+        return Path(snapshot_download(repository, repo_type="dataset", revision=revision, allow_patterns=list(FILES)))
     except GatedRepoError as error:
         raise EvaluatorError(
             f"{name} is gated: agree to its terms at {page} and set HF_TOKEN to a token of that account"

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import resolve_revision
+from huggingface_hub.errors import HfHubHTTPError, RevisionResolutionError
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
@@ -17,7 +18,10 @@ WEIGHTS = (".safetensors", ".bin")
 WHOLE_FILE_BYTES = 64 * 1024 * 1024
 SAMPLES = 64
 SAMPLE_BYTES = 64 * 1024
-LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError, HfHubHTTPError, SafetensorError, RuntimeError)
+LOADING_ERRORS = (
+    *(OSError, ValueError, KeyError, ImportError, RuntimeError),
+    *(HfHubHTTPError, RevisionResolutionError, SafetensorError),
+)
 
 
 @dataclass(frozen=True)
@@ -75,15 +79,17 @@ def load_model(source: str, tokenizer: Any, *, revision: str | None, device: str
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(folder, revision=revision, dtype=number)
         model = model.to(place).eval()
+        if (path := Path(folder)).is_dir():
+            return LoadedModel(model, tokenizer, path.resolve().name, f"sha256:{folder_hash(path)}")
+        # As the cache noted it when the weights were looked up; the configuration does not say it any more.
+        commit = resolve_revision(source, revision=revision, local_files_only=True).resolved
+        return LoadedModel(model, tokenizer, source, commit)
     except torch.OutOfMemoryError as error:
         raise JudgeUnavailableError(
             f"model {source!r} does not fit on {place} ({error}); take a smaller one"
         ) from error
     except LOADING_ERRORS as error:
         raise JudgeUnavailableError(_why(source, error)) from error
-    if (path := Path(folder)).is_dir():
-        return LoadedModel(model, tokenizer, path.resolve().name, f"sha256:{folder_hash(path)}")
-    return LoadedModel(model, tokenizer, source, str(model.config._commit_hash or revision or "unknown"))
 
 
 def pick_device(device: str) -> torch.device:
