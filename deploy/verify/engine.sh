@@ -1,0 +1,92 @@
+# A Docker engine to verify with, for deploy/verify-compose.sh: the one at hand, else one of our own, and the images that
+# compose.yaml builds on, from a registry or, where none can be reached, made from this machine's package mirror.
+# shellcheck shell=bash disable=SC2154  # verify-compose.sh sets state, repo, base and foreign
+
+start_engine() {
+  if docker info >/dev/null 2>&1; then
+    say "using the Docker engine at hand"
+    return
+  fi
+  [ "$(id -u)" -eq 0 ] || die "no Docker engine answers, and to start one takes root"
+  # Another client may come first on the PATH; dockerd's own goes with it.
+  export PATH=/usr/sbin:/usr/bin:$PATH
+  command -v dockerd >/dev/null && command -v docker-compose >/dev/null ||
+    apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends docker.io docker-compose >/dev/null
+  mkdir -p "$state/docker"
+  export DOCKER_HOST=unix://$state/docker.sock
+  dockerd --data-root "$state/docker" --exec-root "$state/exec" --pidfile "$state/dockerd.pid" --host "$DOCKER_HOST" \
+    >"$state/dockerd.log" 2>&1 &
+  engine=$!
+  for _ in $(seq 120); do
+    docker info >/dev/null 2>&1 && { say "started an engine of our own, data in $state/docker"; return; }
+    kill -0 "$engine" 2>/dev/null || break
+    sleep 0.5
+  done
+  tail -5 "$state/dockerd.log" >&2
+  die "dockerd does not come up; see $state/dockerd.log"
+}
+
+stop_engine() {
+  [ -n "${engine:-}" ] || return 0
+  kill "$engine" 2>/dev/null || true
+  wait "$engine" 2>/dev/null || true
+  engine=
+}
+
+# The images that a Dockerfile or a service of the tried profiles names.
+base_images() {
+  local missing=()
+  for image in "$base" "${foreign[@]}"; do
+    docker image inspect "$image" >/dev/null 2>&1 || docker pull --quiet "$image" >/dev/null 2>&1 || missing+=("$image")
+  done
+  [ ${#missing[@]} -eq 0 ] && { say "images are here: $base ${foreign[*]}"; return; }
+  say "no registry: ${missing[*]} become stand-ins made from this machine's package mirror"
+  stand_in_image
+  for image in "${missing[@]}"; do docker tag fabula-stand-in "$image"; done
+  stand_ins=1
+}
+
+stand_in_image() {
+  docker image inspect fabula-stand-in >/dev/null 2>&1 && return
+  command -v debootstrap >/dev/null ||
+    apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends debootstrap >/dev/null
+  local root=$state/rootfs mirror suite
+  # shellcheck disable=SC1091
+  suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
+  mirror=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 2>/dev/null | awk -v s="$suite" '$2 == s { print $1; exit }')
+  [ -n "$mirror" ] || die "apt names no mirror for $suite"
+  rm -rf "$root"
+  say "debootstrap $suite (a minute) ..."
+  debootstrap --variant=minbase --include=ca-certificates,python3,python3-pip,redis-server,haproxy \
+    "$suite" "$root" "$mirror" >"$state/debootstrap.log" 2>&1 || { tail -5 "$state/debootstrap.log" >&2; die "debootstrap failed"; }
+  as_official_images "$root"
+  tar -C "$root" -c . | docker import --change 'CMD ["python"]' - fabula-stand-in >/dev/null
+  rm -rf "$root"
+}
+
+# What the official images have and Debian's packages have not: names, users and folders.
+as_official_images() {
+  local root=$1
+  ln -sf python3 "$root/usr/bin/python"
+  rm -f "$root"/usr/lib/python3*/EXTERNALLY-MANAGED
+  ln -sf redis-server "$root/usr/bin/valkey-server"
+  ln -sf redis-cli "$root/usr/bin/valkey-cli"
+  install -d -o 999 -g 999 "$root/data"
+  rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/*
+  # This machine's certificates and local wheels: in the stand-in, since Dockerfiles know nothing of them.
+  local bundle=${PIP_CERT:-${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}} folder key value
+  if [ -f "$bundle" ]; then install -D -m 644 "$bundle" "$root/etc/ssl/certs/ca-certificates.crt"; fi
+  {
+    echo '[global]'
+    echo 'cert = /etc/ssl/certs/ca-certificates.crt'
+    for key in index-url find-links timeout; do
+      value=$(pip_setting "$key")
+      if [ -n "$value" ]; then echo "$key = $value"; fi
+    done
+  } >"$root/etc/pip.conf"
+  for folder in $(pip_setting find-links); do
+    if [ -d "$folder" ]; then mkdir -p "$root$folder" && cp "$folder"/*.whl "$root$folder/"; fi
+  done
+}
+
+pip_setting() { python3 -m pip config list 2>/dev/null | sed -n "s/^[^.]*\.$1='\(.*\)'\$/\1/p" | head -1; }
