@@ -1,6 +1,7 @@
 # make        set up .venv            make test     every check and test, then a summary
 # make run    the whole loop here     make check    the checks alone, without the tests
 # make schemas   write the JSON Schemas and OpenAPI documents anew      make clean   remove .venv and caches, keep runs/
+# make audit  known vulnerabilities of the pinned dependencies      make sbom    what .venv holds, with licences (docs/offline.md)
 # make gpu-bench measure and test on a CUDA GPU; exits with 2 where there is none (ARGS="--device cpu" tries its paths)
 
 SHELL := /bin/bash
@@ -12,7 +13,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3 python3.13 python3.14 p
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := all
-.PHONY: all run test check schemas gpu-bench clean
+.PHONY: all run test check schemas audit sbom gpu-bench clean
 
 all: .venv/.ready
 
@@ -47,7 +48,7 @@ check test: .venv/.ready-dev
 	step() { \
 	  local name="$$1" start=$$SECONDS result=passed; shift; \
 	  printf '\n== %s: %s\n' "$$name" "$$*"; \
-	  "$$@" || { result=FAILED; status=1; }; \
+	  "$$@" || case $$? in 77) result=skipped;; *) result=FAILED; status=1;; esac; \
 	  summary+=$$(printf '%-22s %-7s %4d s' "$$name" "$$result" $$((SECONDS - start)))$$'\n'; \
 	}; \
 	step "lint" $(BIN)/ruff check .; \
@@ -57,6 +58,7 @@ check test: .venv/.ready-dev
 	hint=""; \
 	if [ "$@" = test ]; then \
 	  step "tests" $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS); \
+	  step "audit" $(BIN)/python -m deploy.audit; \
 	  hint=' (skipped groups stand above with what they miss, under "short test summary")'; \
 	fi; \
 	printf '\n== summary%s\n%s' "$$hint" "$$summary"; \
@@ -64,6 +66,13 @@ check test: .venv/.ready-dev
 
 schemas: .venv/.ready
 	@$(BIN)/python -m services.schemas
+
+# 77: the data cannot be reached, which it says.
+audit: .venv/.ready-dev
+	@$(BIN)/python -m deploy.audit $(ARGS) || [ $$? -eq 77 ]
+
+sbom: .venv/.ready-dev
+	@$(BIN)/python -m deploy.sbom .venv --name fabula --to sbom
 
 gpu-bench: .venv/.ready-dev
 	@$(BIN)/python -m bench.gpu $(ARGS)
