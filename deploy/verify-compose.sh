@@ -15,7 +15,6 @@ state=${FABULA_VERIFY_STATE:-/var/tmp/fabula-verify}
 base=python:3.11-slim-bookworm
 foreign=(valkey/valkey:8-bookworm haproxy:3.0-bookworm)
 project=fabula-verify
-stand_ins=
 failed=0
 
 say() { printf '%s  %s\n' "$(date -u +%H:%M:%S)" "$*"; }
@@ -36,6 +35,8 @@ check() { # check <what> <command>...
 clean_up() {
   status=$?
   trap - EXIT INT TERM
+  # shellcheck disable=SC2046  # a word a process
+  kill $(jobs -p | grep -vx "${engine:-}") 2>/dev/null || true
   if docker info >/dev/null 2>&1; then
     [ "$status" -eq 0 ] || compose logs --tail 15 2>/dev/null | tail -60 >&2 || true
     compose --profile rules down --volumes --remove-orphans --timeout 5 >/dev/null 2>&1 || true
@@ -45,29 +46,34 @@ clean_up() {
   exit "$status"
 }
 
-mkdir -p "$state/secrets"
-trap clean_up EXIT
-trap 'exit 130' INT TERM
+# A function, so that the file is read whole before anything of it is done.
+main() {
+  mkdir -p "$state/secrets"
+  trap clean_up EXIT
+  trap 'exit 130' INT TERM
 
-cd "$repo"
-start_engine
-if docker compose version >/dev/null 2>&1; then composer=(docker compose); else composer=(docker-compose); fi
-export DOCKER_BUILDKIT=1 COMPOSE_DOCKER_CLI_BUILD=1 COMPOSE_PROJECT_NAME=$project BUILDKIT_PROGRESS=plain
-# A password of this session's own, and ports that nothing else is likely to have.
-head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$state/secrets/redis_password"
-export FABULA_REDIS_PASSWORD_FILE=$state/secrets/redis_password FABULA_TEACHER_PORT=18001 FABULA_EVALUATOR_PORT=18002
-export FABULA_PRESET=smoke COMPOSE_PROFILES=rules
-base_images
-# Wheels that pip is told of here are enough; else the index that the Dockerfiles name.
-if [ -n "$stand_ins" ] && [ -n "$(pip_setting find-links)" ]; then export FABULA_TORCH_INDEX=; fi
+  cd "$repo"
+  start_engine
+  if docker compose version >/dev/null 2>&1; then composer=(docker compose); else composer=(docker-compose); fi
+  export DOCKER_BUILDKIT=1 COMPOSE_DOCKER_CLI_BUILD=1 COMPOSE_PROJECT_NAME=$project BUILDKIT_PROGRESS=plain
+  # A password of this session's own, and ports that nothing else is likely to have.
+  head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$state/secrets/redis_password"
+  export FABULA_REDIS_PASSWORD_FILE=$state/secrets/redis_password FABULA_TEACHER_PORT=18001 FABULA_EVALUATOR_PORT=18002
+  export FABULA_PRESET=smoke COMPOSE_PROFILES=rules
+  base_images
+  # Wheels that pip is told of here are enough; else the index that the Dockerfiles name.
+  if docker image inspect fabula-stand-in >/dev/null 2>&1 && [ -n "$(pip_setting find-links)" ]; then export FABULA_TORCH_INDEX=; fi
 
-parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(config images loop scale swap chaos stop)
-for part in "${parts[@]}"; do
-  say "== $part"
-  started=$SECONDS
-  "part_$part"
-  say "== $part took $((SECONDS - started)) s"
-done
-[ "$failed" -eq 0 ] || die "something above failed"
-say "all of it held: ${parts[*]}"
+  parts=("$@")
+  [ ${#parts[@]} -gt 0 ] || parts=(config images loop scale swap chaos stop)
+  for part in "${parts[@]}"; do
+    say "== $part"
+    started=$SECONDS
+    "part_$part"
+    say "== $part took $((SECONDS - started)) s"
+  done
+  [ "$failed" -eq 0 ] || die "something above failed"
+  say "all of it held: ${parts[*]}"
+}
+
+main "$@"

@@ -38,4 +38,4 @@ if variant != "none":
     import torch
 
     expect((torch.version.cuda is None) == (variant == "cpu"), f"torch {torch.__version__} in a {variant} image")
-sys.exit("; ".join(wrong) and f"{sys.argv[1]}: " + "; ".join(wrong))
+sys.exit(f"{sys.argv[1]}: {'; '.join(wrong)}" if wrong else 0)

@@ -43,7 +43,6 @@ base_images() {
   say "no registry: ${missing[*]} become stand-ins made from this machine's package mirror"
   stand_in_image
   for image in "${missing[@]}"; do docker tag fabula-stand-in "$image"; done
-  stand_ins=1
 }
 
 stand_in_image() {

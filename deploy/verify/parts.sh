@@ -4,7 +4,14 @@
 score='{"stories":["Once upon a time, a fox lost his lantern. He asked the owl. They found it at dawn."]}'
 
 compose() { "${composer[@]}" --project-directory "$repo" "$@"; }
-quiet() { "$@" >"$state/last.log" 2>&1 || { tail -25 "$state/last.log" >&2; die "failed: $*"; }; }
+# In the background and waited for, so that Ctrl-C is heeded at once.
+quiet() {
+  "$@" >"$state/last.log" 2>&1 &
+  if ! wait $!; then
+    tail -25 "$state/last.log" >&2
+    die "failed: $*"
+  fi
+}
 build() { quiet compose build; }
 fresh() { quiet compose down --volumes --remove-orphans --timeout 5; }
 container() { docker ps --all --quiet --filter "label=com.docker.compose.project=$project" --filter "label=com.docker.compose.service=$1"; }

@@ -21,4 +21,4 @@ checks = {
     "it shows the password": Path(sys.argv[1]).read_text().strip() in text,
 }
 wrong = [what for what, holds in checks.items() if holds]
-sys.exit("; ".join(wrong) and f"{name}: " + "; ".join(wrong))
+sys.exit(f"{name}: {'; '.join(wrong)}" if wrong else 0)
