@@ -1,5 +1,7 @@
 """What a judge behind a socket does when its server is down, slow, full, broken, or asks for a key."""
 
+from pathlib import Path
+
 import pytest
 
 from fabula_proto import Story, VerdictStatus
@@ -52,7 +54,7 @@ def test_a_server_that_is_loading_may_be_ready_later(bench: Bench, case: Case) -
 
 
 def test_a_server_that_wants_a_key_gets_it_or_says_how(
-    bench: Bench, case: Case, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, case: Case, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with bench.server(case[0]) as server:
         server.controls.api_key = KEY
@@ -69,6 +71,13 @@ def test_a_server_that_wants_a_key_gets_it_or_says_how(
         with bench.judge(*case, server, api_key_env="CONTRACT_KEY") as judge:
             assert judge_stories(judge, STORIES[:1])[0].status is VerdictStatus.OK
         assert server.controls.requests[-1].headers["authorization"] == f"Bearer {KEY}"
+        monkeypatch.delenv("CONTRACT_KEY")
+        monkeypatch.setenv("CONTRACT_KEY_FILE", str(tmp_path / "key"))
+        with pytest.raises(JudgeUnavailableError, match=r"CONTRACT_KEY_FILE=.* cannot be read"):
+            build_judge(bench.spec(*case, server, api_key_env="CONTRACT_KEY"), RUBRIC)
+        (tmp_path / "key").write_text(f"{KEY}\n", encoding="utf-8")
+        with bench.judge(*case, server, api_key_env="CONTRACT_KEY"):
+            assert server.controls.requests[-1].headers["authorization"] == f"Bearer {KEY}"
 
 
 def test_nobody_is_sent_a_key_that_was_not_meant_for_him(

@@ -1,6 +1,7 @@
 """Judges behind a server: TGI, vLLM, SGLang, llama.cpp, Ollama, and what speaks OpenAI's API."""
 
 import os
+from pathlib import Path
 
 from services.teacher.judges.base import Judge, JudgeUnavailableError
 from services.teacher.judges.remote.dialect import Dialect
@@ -48,7 +49,17 @@ def _key(spec: TeacherSpec) -> tuple[str | None, str]:
     name = spec.api_key_env or USUAL_KEYS.get(spec.target.backend)
     if name is None:
         return None, "name the environment variable with its key in FABULA_API_KEY_ENV"
-    key = os.environ.get(name, "").strip() or None
+    key = os.environ.get(name, "").strip() or _from_file(f"{name}_FILE")
     if key is None and spec.api_key_env:
         raise JudgeUnavailableError(f"teacher {spec.judge!r} takes its key from {name}, which is not set; set it")
-    return key, f"put the right key into the environment variable {name}"
+    return key, f"put the right key into the environment variable {name}, or into the file that {name}_FILE names"
+
+
+def _from_file(variable: str) -> str | None:
+    """What the file holds that an environment variable names, as a container is given a secret; none where empty."""
+    if not (path := os.environ.get(variable)):
+        return None
+    try:
+        return Path(path).read_text(encoding="utf-8").strip() or None
+    except (OSError, UnicodeDecodeError) as error:
+        raise JudgeUnavailableError(f"{variable}={path} cannot be read: {error}") from error
