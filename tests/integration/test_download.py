@@ -14,6 +14,8 @@ import huggingface_hub
 import pytest
 
 from services.cli import main
+from services.local.needed import Source, sources_of
+from services.local.plan import Request
 from services.student_trainer import checkpoints
 from tests.hub_server import READER, WRITER, Blob, Commit, Hub, Repo, hub_app
 from tests.tiny_models import make_tiny_llama
@@ -310,3 +312,24 @@ def test_what_is_not_on_the_hub_is_named_and_a_teachers_file_counts_whole(
     monkeypatch.delenv("FABULA_TEACHERS_FILE")
     assert fabula(monkeypatch, "--preset", "smoke", *to) == 0
     assert "reads nothing from the Hub" in capsys.readouterr().out
+
+
+def test_what_the_paper_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FABULA_TEACHERS_FILE", raising=False)
+    monkeypatch.setenv("FABULA_TEACHER_REVISION", "v2")
+    paper = Request(Path("runs"), preset="paper", teacher="transformers:")
+    assert sources_of(paper)[0] == [
+        Source("teacher", "meta-llama/Llama-3.1-8B-Instruct", "v2"),
+        Source("corpus", "nilq/babylm-100M"),
+    ]
+    taught = replace(paper, teacher="rules:", overrides=("student.init=me/student", "pretrain.word_budget=0"))
+    assert sources_of(taught)[0] == [Source("student", "me/student")]
+
+
+def test_of_several_copies_of_the_weights_one_is_chosen() -> None:
+    model = Source("teacher", "me/it")
+    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    beside = ["config.json", "model.safetensors.index.json", "merges.txt", "tokenizer.model", "LICENSE", "README.md"]
+    other = ["consolidated.safetensors", "pytorch_model.bin", "original/params.json", "onnx/model.onnx", "model.gguf"]
+    assert model.chosen([*other, *beside, *shards]) == [*shards, *beside]
+    assert model.chosen(["pytorch_model.bin", "config.json"]) == ["pytorch_model.bin", "config.json"]
