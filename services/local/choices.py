@@ -44,11 +44,12 @@ def checked_eval_data(given: str | None) -> str | None:
     Raises:
         CommandError: it is no folder and not on the Hub, or holds no evaluation data.
     """
+    if given is None:
+        return None
+    # Imported here: they load torch.
     from services.evaluator.adapters.eval_data import check_folder, is_hub, local_folder
     from services.evaluator.errors import EvaluatorError
 
-    if given is None:
-        return None
     try:
         path = local_folder(given).expanduser().resolve()
     except EvaluatorError as error:
