@@ -1,5 +1,6 @@
 """Fetch repositories of the Hugging Face Hub into a cache folder: resumed, compared with the Hub's own hashes."""
 
+import errno
 import glob
 import hashlib
 import os
@@ -209,6 +210,10 @@ def _explained(source: Source, endpoint: str) -> Iterator[None]:
     except HFValidationError as error:
         raise CommandError(f"{source.role} {source.name!r} is no name of a repository: {error}") from error
     except (HTTPError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise CommandError(
+                f"the disk is full ({error}); make room, and the same command goes on", exit_code=1
+            ) from error
         why = " ".join(str(error).split())
         raise CommandError(
             f"{source.role} {source.name} could not be fetched from {page}: {why}. What is there stays, and the same "

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -195,26 +196,55 @@ def test_a_connection_that_breaks_is_taken_up_within_the_file(
     assert [path.read_bytes() for path in tmp_path.rglob("model.safetensors")] == [BIG]
 
 
-def test_another_process_goes_on_where_one_was_killed(hub: Hub, server: WireServer, tmp_path: Path) -> None:
-    hub.cuts = [-3 * CHUNK]
+def by_itself(url: str, to: Path, *before: str) -> tuple[list[str], dict[str, str]]:
+    """The command of a process of its own, with small pieces, and its environment."""
     script = (
-        "import huggingface_hub.constants as constants, sys\n"
+        "import huggingface_hub.constants as constants\n"
         f"constants.DOWNLOAD_CHUNK_SIZE = {CHUNK}\n"
         "from services.cli import main\n"
         "main()\n"
     )
-    command = [sys.executable, "-c", script, "download", *LARGE, "--to", str(tmp_path / "to")]
-    env = {**os.environ, "HF_ENDPOINT": server.url, "HF_HUB_DISABLE_XET": "1"}
-    with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as child:
-        while not any(path.stat().st_size == 3 * CHUNK for path in tmp_path.rglob("*.partial")):
-            assert child.poll() is None, child.stderr and child.stderr.read().decode()
-            time.sleep(0.01)
-        child.kill()
+    command = [*before, sys.executable, "-c", script, "download", *LARGE, "--to", str(to)]
+    return command, {**os.environ, "HF_ENDPOINT": url, "HF_HUB_DISABLE_XET": "1"}
+
+
+def test_another_process_goes_on_where_one_was_stopped_or_killed(hub: Hub, server: WireServer, tmp_path: Path) -> None:
+    command, env = by_itself(server.url, tmp_path / "to")
+    hub.cuts = [-2 * CHUNK, -CHUNK]
+    for number, there in ((signal.SIGINT, 2 * CHUNK), (signal.SIGKILL, 3 * CHUNK)):
+        with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as child:
+            assert child.stderr is not None
+            while not any(path.stat().st_size == there for path in tmp_path.rglob("*.partial")):
+                assert child.poll() is None, child.stderr.read()
+                time.sleep(0.01)
+            child.send_signal(number)
+            said = child.stderr.read()
+        if number is signal.SIGINT:
+            assert child.returncode == 130
+            assert said == "fabula: stopped; what is there stays, and the same command goes on\n"
     done = subprocess.run(command, env=env, check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert ranges(server, "model.safetensors") == [None, f"bytes={3 * CHUNK}-"]
+    assert ranges(server, "model.safetensors") == [None, f"bytes={2 * CHUNK}-", f"bytes={3 * CHUNK}-"]
     assert [path.read_bytes() for path in tmp_path.rglob("model.safetensors")] == [BIG]
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_disk_that_fills_up_is_said(hub: Hub, server: WireServer, tmp_path: Path) -> None:
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"], check=False).returncode:
+        pytest.skip("no unshare here that may mount a small disk")
+    hub.repos["me/large"] = published({"model.safetensors": UnderstatedBlob(BIG, lfs=True)})
+    mount = 'mount -t tmpfs -o size=128k none "$0" && exec "$@"'
+    command, env = by_itself(server.url, tmp_path / "to", "unshare", "-rm", "sh", "-c", mount, str(tmp_path))
+    done = subprocess.run(command, env=env, check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "the disk is full ([Errno 28] No space left on device); make room" in done.stderr
+
+
+class UnderstatedBlob(Blob):
+    """The room for it seems to be there."""
+
+    def entry(self, path: str) -> dict[str, object]:
+        return super().entry(path) | {"size": 1}
 
 
 def test_a_file_that_is_not_what_the_hub_lists_is_named_and_fetched_again(
