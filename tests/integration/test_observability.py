@@ -23,12 +23,12 @@ from tests.teacher_helpers import serving, teacher, until_ready
 from tests.trainer_helpers import tiny_settings
 
 RUN = "watched"
-CHECKPOINTS = ("chck_1k", "chck_1k_rl_58")
+LAST = "chck_1k_rl_58"
 # What the last scrape must have seen before anything is asked.
 ENDS = (
     'fabula_teacher_stories_total{source="http"} == 3',
-    "fabula_evaluator_checkpoints_total == 2",
-    f"count(count by (checkpoint) (fabula_checkpoint_score)) == {len(CHECKPOINTS)}",
+    "fabula_evaluator_checkpoints_total == 1",
+    f'fabula_checkpoint_score{{checkpoint="{LAST}"}}',
     "fabula_run_finished == 1",
 )
 # A loop without mishaps has none of these for a query to find.
@@ -45,7 +45,8 @@ class Watched:
 
     def over(self, expression: str) -> list[float]:
         """The values of an expression while the run went on; NaN, as of 0 / 0, left out."""
-        values = self.prometheus.over(filled(expression, RUN), self.begin, self.end)
+        # A second more: the last of the steps since `begin` would lie before the last scrape.
+        values = self.prometheus.over(filled(expression, RUN), self.begin, self.end + 1)
         return [value for value in values if not math.isnan(value)]
 
 
@@ -87,10 +88,11 @@ def learn(folder: Path, redis_url: str) -> None:
     )
     folder.mkdir()
     (folder / "run.yaml").write_text(config.dump(settings, folder.name), encoding="utf-8")
+    # The checkpoint after interaction alone is announced, at the end: transformers loads models under switches of the
+    # whole process, so that this thread and the evaluator's must not do so at once.
+    Trainer(RunFolder(folder), threading.Event(), False, None).pretrain()
     with Streams(redis_url) as streams:
-        trainer = Trainer(RunFolder(folder), threading.Event(), False, streams)
-        trainer.pretrain()
-        trainer.interact()
+        Trainer(RunFolder(folder), threading.Event(), False, streams).interact()
 
 
 def test_every_service_is_scraped(watched: Watched) -> None:
@@ -112,8 +114,8 @@ def test_prometheus_knows_what_the_loop_did(watched: Watched) -> None:
     assert one(f'fabula_run_updates{{run="{RUN}"}}') == 3
     assert one('sum(fabula_run_words{kind=~"prompt|teacher|corpus"})') == 58
     assert one("sum(fabula_queue_entries)") == 0
-    scores = watched.prometheus.now("fabula_checkpoint_score")
-    assert {labels["checkpoint"] for labels, _ in scores} == set(CHECKPOINTS)
+    [(labels, _)] = watched.prometheus.now("fabula_checkpoint_score")
+    assert (labels["checkpoint"], labels["suite"], labels["unit"]) == (LAST, "entity_tracking", "accuracy")
     # A counter starts at 0, so that its first increase shows; `over` sees it before and after.
     verdicts = watched.over("sum(fabula_teacher_verdicts_total)")
     assert (min(verdicts), max(verdicts)) == (0, 3 * 6 + 3)
