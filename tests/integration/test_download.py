@@ -1,6 +1,5 @@
-"""`fabula download` from a Hub on a real socket, and what was fetched, carried elsewhere and read offline."""
+"""`fabula download` from a Hub on a real socket: what it takes, how it goes on, what it says."""
 
-import json
 import os
 import shutil
 import signal
@@ -14,174 +13,33 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from services.cli import main
 from services.local.needed import Source, sources_of
 from services.local.plan import Request
-from services.student_trainer import checkpoints
-from tests.hub_server import READER, WRITER, Blob, Commit, Hub, Repo, hub_app
-from tests.tiny_models import make_tiny_llama
-from tests.trainer_helpers import make_run, tiny_settings
-from tests.wire.controls import Controls
+from tests.download_helpers import BIG, CHUNK, fabula, published, serving
+from tests.hub_server import READER, WRITER, Blob, Hub
 from tests.wire.serving import WireServer
-
-CHUNK = 1 << 16  # huggingface_hub writes in such pieces; 10 MB by itself
-BIG = os.urandom(5 * CHUNK)
-PAIR = {"sentence_good": "The foxes were old.", "sentence_bad": "The foxes was old.", "UID": "agreement"}
-ROW = json.dumps({**PAIR, "field": "syntax", "linguistics_term": "agreement"}).encode() + b"\n"
-TALES = [f"Once upon a time there were {number} foxes." for number in range(8)]
-CORPUS = {
-    "README.md": b"---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: a/*.jsonl\n---\n",
-    "a/1.jsonl": b"".join(json.dumps({"text": tale}).encode() + b"\n" for tale in TALES[:5]),
-    "a/2.jsonl": b"".join(json.dumps({"text": tale}).encode() + b"\n" for tale in TALES[5:]),
-    "other.jsonl": b'{"text": "of no configuration"}\n',
-}
-READ_OFFLINE = """
-import json, sys
-from pathlib import Path
-from services.evaluator.adapters.eval_data import load_blimp, local_folder
-from services.student_trainer.corpus import load_documents
-from services.student_trainer.settings import CorpusSettings
-from services.student_trainer import checkpoints, config
-from services.student_trainer.pretrain_start import keep_initial
-from services.student_trainer.student import load_initial
-from services.teacher.judges.lm.loading import load_model, load_tokenizer
-from services.teacher.judges.remote.local_tokenizer import load_tokenizer as template
-
-_, tokenizer = load_initial("me/student")
-asked = load_tokenizer("me/teacher", revision=None)
-teacher = load_model("me/teacher", asked, revision=None, device="cpu", dtype="auto")
-corpus = load_documents(CorpusSettings(source="hf:me/corpus"), seed=1)
-settings = config.resolve("smoke", ["student.init=me/student", "interact.prompt=Once", "interact.max_new_tokens=8"])
-facts = checkpoints.facts(keep_initial(Path(sys.argv[1]), "run", settings))
-print(json.dumps({
-    "student": [facts["init_revision"], tokenizer.decode(tokenizer("A fox.").input_ids)],
-    "teacher": [teacher.revision, bool(template("me/teacher"))],
-    "pairs": len(load_blimp(local_folder("hub:me/data")).items),
-    "documents": sorted([*corpus.train, *corpus.validation]),
-}))
-"""
-
-
-def blobs(folder: Path, *, lfs: str = ".safetensors") -> dict[str, Blob]:
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    return {path.name: Blob(path.read_bytes(), lfs=path.suffix == lfs) for path in files}
-
-
-def published(files: dict[str, Blob], *, gated: bool = False) -> Repo:
-    return Repo(private=False, branches={"main": Commit("all", None, files)}, gated=gated)
-
-
-@pytest.fixture(scope="module")
-def held(tmp_path_factory: pytest.TempPathFactory) -> Hub:
-    """Two models with what nobody reads beside them, a corpus, evaluation data, and a gated model with a large file."""
-    folder, _ = make_run(tmp_path_factory.mktemp("runs") / "tiny", tiny_settings())
-    student = blobs(next(path for path in folder.checkpoints.iterdir() if (path / "config.json").is_file()))
-    student.pop(checkpoints.MANIFEST, None)
-    teacher = blobs(make_tiny_llama(tmp_path_factory.mktemp("teacher")))
-    unread = {"original/consolidated.00.pth": Blob(BIG, lfs=True), "tf_model.h5": Blob(BIG, lfs=True)}
-    hub = Hub()
-    hub.repos["me/student"] = published(student)
-    hub.repos["me/teacher"] = published(teacher | unread | {"LICENSE": Blob(b"terms", lfs=False)})
-    hub.repos["me/corpus"] = published({name: Blob(content, lfs=False) for name, content in CORPUS.items()})
-    hub.repos["me/data"] = published({"fast_eval/blimp_fast/agreement.jsonl": Blob(ROW * 2, lfs=True)} | unread)
-    large = {"model.safetensors": Blob(BIG, lfs=True), "config.json": Blob(b"{}", lfs=False)}
-    hub.repos["me/large"] = published(large, gated=True)
-    return hub
 
 
 @pytest.fixture
-def hub(held: Hub) -> Hub:
-    return replace(held, repos=dict(held.repos), cuts=[])
+def hub() -> Hub:
+    """Two models, one of them gated, and evaluation data."""
+    model = {"model.safetensors": Blob(BIG, lfs=True), "config.json": Blob(b"{}", lfs=False)}
+    data = {"fast_eval/blimp_fast/agreement.jsonl": Blob(b"{}", lfs=False)}
+    return Hub(
+        repos={"me/teacher": published(model), "me/large": published(model, gated=True), "me/data": published(data)}
+    )
 
 
 @pytest.fixture
 def server(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Iterator[WireServer]:
-    with WireServer(hub_app(hub), Controls()) as server:
-        # As the environment's HF_ENDPOINT and HF_HUB_DISABLE_XET would.
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.url)
-        template = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", CHUNK)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_SYMLINKS", False)  # put back what a command sets
-        monkeypatch.setenv("HF_TOKEN", WRITER)
-        monkeypatch.delenv("FABULA_TEACHERS_FILE", raising=False)
+    with serving(hub, monkeypatch) as server:
         yield server
-
-
-def fabula(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> object:
-    monkeypatch.setattr(sys, "argv", ["fabula", "download", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return ended.value.code
 
 
 def ranges(server: WireServer, name: str) -> list[str | None]:
     """What each GET of a file asked for."""
     asked = [r for r in server.controls.requests if r.method == "GET" and r.path.endswith(name)]
     return [request.headers.get("range") for request in asked]
-
-
-ALL = ("--preset", "smoke", "--set", "student.init=me/student", "--teacher", "transformers:me/teacher")
-MORE = ("--corpus", "hf:me/corpus", "--eval-data", "hub:me/data")
-
-
-def test_a_run_reads_all_offline_from_the_folder_that_was_carried_over(
-    hub: Hub,
-    server: WireServer,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-) -> None:
-    to = tmp_path / "offline"
-    assert fabula(monkeypatch, *ALL, *MORE, "--to", to, "--dry-run") == 0
-    assert not to.exists()
-    listed = capsys.readouterr().out
-    for name in ("me/student", "me/teacher", "me/corpus", "me/data"):
-        assert hub.repos[name].branches["main"].id[:9] in listed
-    assert fabula(monkeypatch, *ALL, *MORE, "--to", to) == 0
-    said = capsys.readouterr().out
-    assert f"HF_HUB_OFFLINE=1 fabula up {' '.join(['--preset', 'smoke', '--corpus', 'hf:me/corpus'])}" in said
-    fetched = {path.name for path in to.rglob("*")}
-    assert "LICENSE" in fetched
-    assert not fetched & {"consolidated.00.pth", "tf_model.h5"}
-    assert not [path for path in to.rglob("*") if path.is_symlink()]
-    assert WRITER.encode() not in b"".join(path.read_bytes() for path in to.rglob("*") if path.is_file())
-    sources = {entry["repository"]: entry for entry in json.loads((to / "sources.json").read_text())}
-    assert {name: entry["commit"] for name, entry in sources.items()} == {
-        name: hub.repos[name].branches["main"].id for name in sources
-    }
-    server.controls.requests.clear()
-    assert fabula(monkeypatch, *ALL, *MORE, "--to", to) == 0
-    assert not [r for r in server.controls.requests if r.method == "GET" and "/resolve/" in r.path]  # all is there
-    carried = tmp_path / "elsewhere" / "hf"
-    shutil.move(to, carried)
-    done = subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=carried, check=False, capture_output=True)
-    assert done.returncode == 0, done.stderr
-    assert fabula(monkeypatch, "--verify", carried) == 0
-    read = offline(server, carried)
-    assert read["student"] == [sources["me/student"]["commit"], "A fox."]
-    assert read["teacher"] == [sources["me/teacher"]["commit"], True]
-    assert read["pairs"] == 2
-    assert read["documents"] == sorted(TALES)
-
-
-def offline(server: WireServer, carried: Path) -> dict[str, object]:
-    """What a process reads that may not ask the Hub; it does not."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    before = len(server.controls.requests)
-    done = subprocess.run(
-        [sys.executable, "-c", READ_OFFLINE, str(carried.parent)],
-        env=clean | {"HF_HOME": str(carried), "HF_HUB_OFFLINE": "1", "HF_ENDPOINT": server.url},
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(server.controls.requests) == before
-    read: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
-    return read
 
 
 LARGE = ("--preset", "smoke", "--teacher", "transformers:me/large")
