@@ -2,7 +2,7 @@
 # Tries the containers for real: builds the images, runs the loop in them, scales, swaps, kills and stops, and says what it saw.
 #
 #   deploy/verify-compose.sh            every part
-#   deploy/verify-compose.sh PART...    config, images, loop, scale, swap, chaos or stop; each builds what it lacks
+#   deploy/verify-compose.sh PART...    config, images, loop, scale, swap, chaos, stop or observe; each builds what it lacks
 #
 # Uses the Docker engine that answers, else starts one with its own data (root, Debian). Where no registry can be reached, the
 # images that Dockerfiles and compose.yaml name become stand-ins from this machine's package mirror (see verify/engine.sh);
@@ -13,7 +13,7 @@ set -euo pipefail
 repo=$(cd "$(dirname "$0")/.." && pwd)
 state=${FABULA_VERIFY_STATE:-/var/tmp/fabula-verify}
 base=python:3.11-slim-bookworm
-foreign=(valkey/valkey:8-bookworm haproxy:3.0-bookworm)
+foreign=(valkey/valkey:8-bookworm haproxy:3.0-bookworm prom/prometheus:v3.5.0)
 project=fabula-verify
 failed=0
 
@@ -39,7 +39,7 @@ clean_up() {
   kill $(jobs -p | grep -vx "${engine:-}") 2>/dev/null || true
   if docker info >/dev/null 2>&1; then
     [ "$status" -eq 0 ] || compose logs --tail 15 2>/dev/null | tail -60 >&2 || true
-    compose --profile rules down --volumes --remove-orphans --timeout 5 >/dev/null 2>&1 || true
+    compose --profile rules --profile observability down --volumes --remove-orphans --timeout 5 >/dev/null 2>&1 || true
   fi
   stop_engine
   rm -rf "$state/secrets"
@@ -58,14 +58,16 @@ main() {
   export DOCKER_BUILDKIT=1 COMPOSE_DOCKER_CLI_BUILD=1 COMPOSE_PROJECT_NAME=$project BUILDKIT_PROGRESS=plain
   # A password of this session's own, and ports that nothing else is likely to have.
   head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$state/secrets/redis_password"
-  export FABULA_REDIS_PASSWORD_FILE=$state/secrets/redis_password FABULA_TEACHER_PORT=18001 FABULA_EVALUATOR_PORT=18002
-  export FABULA_PRESET=smoke COMPOSE_PROFILES=rules
+  export FABULA_REDIS_PASSWORD_FILE=$state/secrets/redis_password FABULA_TEACHER_PORT=18001
+  export FABULA_EVALUATOR_PORT=18002 FABULA_PROMETHEUS_PORT=19090
+  export FABULA_PRESET=smoke
+  unset COMPOSE_PROFILES # .env has it
   base_images
   # Wheels that pip is told of here are enough; else the index that the Dockerfiles name.
   if docker image inspect fabula-stand-in >/dev/null 2>&1 && [ -n "$(pip_setting find-links)" ]; then export FABULA_TORCH_INDEX=; fi
 
   parts=("$@")
-  [ ${#parts[@]} -gt 0 ] || parts=(config images loop scale swap chaos stop)
+  [ ${#parts[@]} -gt 0 ] || parts=(config images loop scale swap chaos stop observe)
   for part in "${parts[@]}"; do
     say "== $part"
     started=$SECONDS

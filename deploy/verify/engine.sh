@@ -35,42 +35,60 @@ stop_engine() {
 
 # The images that a Dockerfile or a service of the tried profiles names.
 base_images() {
-  local missing=()
+  local image missing=()
   for image in "$base" "${foreign[@]}"; do
     docker image inspect "$image" >/dev/null 2>&1 || docker pull --quiet "$image" >/dev/null 2>&1 || missing+=("$image")
   done
-  [ ${#missing[@]} -eq 0 ] && { say "images are here: $base ${foreign[*]}"; return; }
+  [ ${#missing[@]} -gt 0 ] || { say "images are here: $base ${foreign[*]}"; return; }
   say "no registry: ${missing[*]} become stand-ins made from this machine's package mirror"
-  stand_in_image
-  for image in "${missing[@]}"; do docker tag fabula-stand-in "$image"; done
+  for image in "${missing[@]}"; do
+    if [ "$image" = "$base" ]; then
+      stand_in_python && docker tag fabula-stand-in "$image"
+    else
+      stand_in_servers && docker tag fabula-stand-in-servers "$image"
+    fi
+  done
 }
 
-stand_in_image() {
+# Debian's Python with pip, as the official image has it.
+stand_in_python() {
   docker image inspect fabula-stand-in >/dev/null 2>&1 && return
   command -v debootstrap >/dev/null ||
     apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends debootstrap >/dev/null
   local root=$state/rootfs mirror suite
   # shellcheck disable=SC1091
   suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
+  # shellcheck disable=SC2016  # apt's own variables
   mirror=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 2>/dev/null | awk -v s="$suite" '$2 == s { print $1; exit }')
   [ -n "$mirror" ] || die "apt names no mirror for $suite"
   rm -rf "$root"
   say "debootstrap $suite (a minute) ..."
-  debootstrap --variant=minbase --include=ca-certificates,python3,python3-pip,redis-server,haproxy \
-    "$suite" "$root" "$mirror" >"$state/debootstrap.log" 2>&1 || { tail -5 "$state/debootstrap.log" >&2; die "debootstrap failed"; }
-  as_official_images "$root"
+  debootstrap --variant=minbase --include=ca-certificates,python3,python3-pip "$suite" "$root" "$mirror" \
+    >"$state/debootstrap.log" 2>&1 || { tail -5 "$state/debootstrap.log" >&2; die "debootstrap failed"; }
+  as_official_image "$root"
   tar -C "$root" -c . | docker import --change 'CMD ["python"]' - fabula-stand-in >/dev/null
   rm -rf "$root"
 }
 
-# What the official images have and Debian's packages have not: names, users and folders.
-as_official_images() {
+# Debian's Redis, HAProxy and Prometheus, under the names, users and folders that the official images have.
+stand_in_servers() {
+  docker image inspect fabula-stand-in-servers >/dev/null 2>&1 && return
+  stand_in_python
+  say "installing redis-server, haproxy and prometheus into a second stand-in ..."
+  quiet docker build --tag fabula-stand-in-servers - <<'DOCKERFILE'
+FROM fabula-stand-in
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends redis-server haproxy prometheus \
+ && ln -s redis-server /usr/bin/valkey-server && ln -s redis-cli /usr/bin/valkey-cli \
+ && install -d -o 999 -g 999 /data && install -d -o 65534 -g 65534 /prometheus && rm -rf /var/lib/apt/lists/*
+ENTRYPOINT ["prometheus"]
+DOCKERFILE
+}
+
+# What the official image has and Debian's packages have not; and this machine's way to packages.
+as_official_image() {
   local root=$1
   ln -sf python3 "$root/usr/bin/python"
   rm -f "$root"/usr/lib/python3*/EXTERNALLY-MANAGED
-  ln -sf redis-server "$root/usr/bin/valkey-server"
-  ln -sf redis-cli "$root/usr/bin/valkey-cli"
-  install -d -o 999 -g 999 "$root/data"
   rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/*
   # This machine's certificates and local wheels: in the stand-in, since Dockerfiles know nothing of them.
   local bundle=${PIP_CERT:-${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}} folder key value

@@ -13,7 +13,7 @@ quiet() {
   fi
 }
 build() { quiet compose build; }
-fresh() { quiet compose down --volumes --remove-orphans --timeout 5; }
+fresh() { quiet compose --profile rules --profile observability down --volumes --remove-orphans --timeout 5; }
 container() { docker ps --all --quiet --filter "label=com.docker.compose.project=$project" --filter "label=com.docker.compose.service=$1"; }
 fetch() { python3 "$repo/deploy/verify/fetch.py" "$@"; }
 in_runs() { docker run --rm --interactive --volume "${project}_runs:/runs" --entrypoint python fabula-student-trainer:cpu - "$@"; }
@@ -104,6 +104,14 @@ part_swap() {
 
 updates() { docker exec "$(container evaluator)" sh -c "cat /runs/$1/metrics.jsonl 2>/dev/null" | grep -c '"score_mean"' || true; }
 
+until_pretraining() {
+  for _ in $(seq 600); do
+    if docker logs "$(container student_trainer)" 2>&1 | grep -q '  read '; then return; fi
+    sleep 0.2
+  done
+  die "the trainer does not begin to read"
+}
+
 until_update() { # until_update <run> <number>
   local seen
   for _ in $(seq 3000); do
@@ -124,9 +132,12 @@ part_chaos() {
   local status
   status=$(trainer_status)
   check "a run that nobody touches ends, status $status" [ "$status" = 0 ]
+  # What was judged is remembered in the queue's server; the second run is to be judged anew.
+  # shellcheck disable=SC2016  # for the shell in the container
+  docker exec "$(container queue)" sh -c 'REDISCLI_AUTH=$(cat /run/secrets/redis_password) valkey-cli flushall' >/dev/null
   export FABULA_RUN=chaos
   quiet compose up --detach
-  sleep 5
+  until_pretraining
   say "      pretraining: the trainer is killed"
   kill_process student_trainer
   until_update chaos 2
@@ -152,10 +163,7 @@ part_stop() {
   build && fresh
   export FABULA_RUN=stopped FABULA_SET="pretrain.word_budget=2000000"
   quiet compose up --detach
-  for _ in $(seq 600); do
-    docker logs "$(container student_trainer)" 2>&1 | grep -q 'read ' && break
-    sleep 0.2
-  done
+  until_pretraining
   local service grace id code began
   while read -r service grace; do
     id=$(container "$service")
@@ -172,4 +180,18 @@ teacher 60
 gateway 10
 queue 30"
   unset FABULA_RUN FABULA_SET
+}
+
+part_observe() {
+  build && fresh
+  FABULA_RUN=observed quiet compose --profile rules --profile observability up --detach --scale teacher=2 \
+    queue gateway evaluator teacher student_trainer prometheus
+  local url=http://127.0.0.1:$FABULA_PROMETHEUS_PORT/api/v1/query?query=
+  check "Prometheus finds both teachers and the evaluator" \
+    fetch "${url}count(up%7Bjob%3D~%22teacher%7Cevaluator%22%7D%3D%3D1)" --holds '"3"]' --tries 60
+  check "and has loaded its rules" fetch "http://127.0.0.1:$FABULA_PROMETHEUS_PORT/api/v1/rules" --holds FabulaNoTeacher
+  FABULA_RUN=observed quiet trainer_status
+  check "and counts the stories that were judged" \
+    fetch "${url}sum(fabula_teacher_stories_total%7Bsource%3D%22queue%22%7D)%3D%3D120" --holds '"120"]' --tries 60
+  check "containers are restricted, Prometheus' too" restricted
 }
