@@ -75,13 +75,15 @@ stand_in_servers() {
   docker image inspect fabula-stand-in-servers >/dev/null 2>&1 && return
   stand_in_python
   say "installing redis-server, haproxy and prometheus into a second stand-in ..."
-  quiet docker build --tag fabula-stand-in-servers - <<'DOCKERFILE'
+  mkdir -p "$state/servers"
+  cat >"$state/servers/Dockerfile" <<'DOCKERFILE'
 FROM fabula-stand-in
 RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends redis-server haproxy prometheus \
  && ln -s redis-server /usr/bin/valkey-server && ln -s redis-cli /usr/bin/valkey-cli \
  && install -d -o 999 -g 999 /data && install -d -o 65534 -g 65534 /prometheus && rm -rf /var/lib/apt/lists/*
 ENTRYPOINT ["prometheus"]
 DOCKERFILE
+  quiet docker build --tag fabula-stand-in-servers "$state/servers"
 }
 
 # What the official image has and Debian's packages have not; and this machine's way to packages.
