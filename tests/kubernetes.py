@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,18 +36,18 @@ def _kustomize() -> tuple[str, ...] | None:
 
 
 @cache
-def _rendered(overlay: str) -> str:
+def _rendered(overlay: str) -> list[Document]:
     command = _kustomize()
     if command is None:
         pytest.skip("no kustomize 5: neither `kustomize` nor a `kubectl` that has it is on the PATH")
     done = subprocess.run([*command, str(FOLDER / "overlays" / overlay)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
-    return done.stdout
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
 
 
 def render(overlay: str) -> list[Document]:
     """The documents of an overlay, the caller's own to change. Skips the test where nothing can render them."""
-    return [document for document in yaml.safe_load_all(_rendered(overlay)) if document]
+    return deepcopy(_rendered(overlay))
 
 
 def of_kind(documents: list[Document], *kinds: str) -> dict[str, Document]:

@@ -131,6 +131,6 @@ class _Runs(Collector):
             if known is None or known[0] != summary.updated_at:
                 try:
                     known = summary.updated_at, self._runs.detail(summary.run), self._runs.metrics(summary.run)
-                except EvaluatorError:
+                except (EvaluatorError, OSError):
                     continue  # removed a moment ago
             yield summary.run, known

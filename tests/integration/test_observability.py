@@ -54,7 +54,7 @@ class Watched:
 def watched(redis_server: LocalRedis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     tool("prometheus")
     torch.set_num_threads(1)
-    redis_url = redis_server.url.rsplit("/", 1)[0] + "/5"  # the tests of this process that empty the queue use 0
+    redis_url = redis_server.url.rsplit("/", 1)[0] + "/5"  # earlier tests may have left something in 0
     runs_dir = tmp_path_factory.mktemp("runs")
     measured = EvaluatorSettings(
         runs_dir=runs_dir, redis_url=redis_url, suites=("entity_tracking",), torch_threads=1, worker="evaluator"
