@@ -75,7 +75,10 @@ class Running:
 
 
 def start(command: Sequence[str], out: Path, mark: Path, env: Mapping[str, str] | None = None) -> Running:
-    """Start a command with its output in `out`; it and all that it starts carry `mark` in their environment."""
+    """Start a command with its output in `out`; it and all that it starts carry `mark` in their environment.
+
+    None of it may ask the Hugging Face Hub.
+    """
     surroundings = {key: value for key, value in os.environ.items() if not key.startswith("FABULA_")}
     with out.open("wb") as file:
         process = subprocess.Popen(
@@ -83,7 +86,7 @@ def start(command: Sequence[str], out: Path, mark: Path, env: Mapping[str, str] 
             stdout=file,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env={**surroundings, "COLUMNS": "100", MARK: str(mark), **(env or {})},
+            env={**surroundings, "COLUMNS": "100", "HF_HUB_OFFLINE": "1", MARK: str(mark), **(env or {})},
         )
     return Running(process, out)
 

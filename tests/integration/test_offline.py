@@ -101,10 +101,8 @@ def test_a_run_reads_all_offline_from_the_folder_that_was_carried_over(
         assert not [r for r in server.controls.requests if r.method == "GET" and "/resolve/" in r.path]  # all is there
         carried = tmp_path / "elsewhere" / "hf"
         shutil.move(to, carried)
-        done = subprocess.run(
-            ["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=carried, check=False, capture_output=True
-        )
-        assert done.returncode == 0, done.stderr
+        if shutil.which("sha256sum") is not None:
+            subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=carried, check=True)
         assert fabula(monkeypatch, "--verify", carried) == 0
         read = offline(server, carried)
         assert read["student"] == [sources["me/student"]["commit"], "A fox."]
