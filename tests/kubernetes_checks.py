@@ -46,7 +46,9 @@ def check_hardening(documents: list[Document]) -> None:
         assert (security["runAsNonRoot"], security["seccompProfile"]) == (True, {"type": "RuntimeDefault"}), name
         assert min(security["runAsUser"], security["runAsGroup"], security["fsGroup"]) > 0, name
         assert (spec["automountServiceAccountToken"], spec["terminationGracePeriodSeconds"] >= 30) == (False, True)
-        assert "initContainers" not in spec
+        assert not {"initContainers", "hostNetwork", "hostPID", "hostIPC"} & set(spec), name
+        kinds = {kind for volume in spec["volumes"] for kind in volume if kind != "name"}
+        assert kinds <= {"configMap", "secret", "emptyDir", "persistentVolumeClaim"}, name
     for name, container in containers(documents).items():
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False,

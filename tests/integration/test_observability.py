@@ -26,13 +26,12 @@ RUN = "watched"
 LAST = "chck_1k_rl_58"
 # What the last scrape must have seen before anything is asked.
 ENDS = (
-    'fabula_teacher_stories_total{source="http"} == 3',
+    'fabula_teacher_stories_total{source="http"} == 4',
     "fabula_evaluator_checkpoints_total == 1",
     f'fabula_checkpoint_score{{checkpoint="{LAST}"}}',
     "fabula_run_finished == 1",
 )
-# A loop without mishaps has none of these for a query to find.
-MAY_BE_NOTHING = {"fabula_teacher_flags_total", "fabula_queue_oldest_timestamp_seconds"}
+STORY = "Once upon a time, a fox lost his lantern."
 
 
 @dataclass(frozen=True)
@@ -68,9 +67,9 @@ def watched(redis_server: LocalRedis, tmp_path_factory: pytest.TempPathFactory) 
         with running_prometheus(tmp_path_factory.mktemp("prometheus"), targets) as prometheus:
             wait_until(lambda: [value for _, value in prometheus.now("up")] == [1, 1, 1], 60)
             begin = time.time()
+            judging.post("/score", json={"stories": [f"{STORY} 3 3 3"]})  # raises a flag
             learn(runs_dir / RUN, redis_url)
-            for _ in range(3):
-                judging.post("/score", json={"stories": ["Once upon a time, a fox lost his lantern."]})
+            judging.post("/score", json={"stories": [STORY] * 3})
             wait_until(lambda: all(prometheus.now(last) for last in ENDS), 60)
             yield Watched(prometheus, begin, time.time())
 
@@ -110,7 +109,7 @@ def test_prometheus_knows_what_the_loop_did(watched: Watched) -> None:
         return value
 
     assert one('sum(fabula_teacher_stories_total{source="queue"})') == 3 * 6
-    assert one('sum(fabula_teacher_stories_total{source="http"})') == 3
+    assert one('sum(fabula_teacher_stories_total{source="http"})') == 4
     assert one(f'fabula_run_updates{{run="{RUN}"}}') == 3
     assert one('sum(fabula_run_words{kind=~"prompt|teacher|corpus"})') == 58
     assert one("sum(fabula_queue_entries)") == 0
@@ -118,13 +117,12 @@ def test_prometheus_knows_what_the_loop_did(watched: Watched) -> None:
     assert (labels["checkpoint"], labels["suite"], labels["unit"]) == (LAST, "entity_tracking", "accuracy")
     # A counter starts at 0, so that its first increase shows; `over` sees it before and after.
     verdicts = watched.over("sum(fabula_teacher_verdicts_total)")
-    assert (min(verdicts), max(verdicts)) == (0, 3 * 6 + 3)
+    assert (min(verdicts), max(verdicts)) == (0, 3 * 6 + 4)
 
 
 @pytest.mark.parametrize(("panel", "expression"), queries(), ids=[panel for panel, _ in queries()])
 def test_every_query_of_the_dashboard_has_an_answer(watched: Watched, panel: str, expression: str) -> None:
-    values = watched.over(expression)
-    assert values or names(expression) & MAY_BE_NOTHING, f"{panel}: {filled(expression, RUN)} finds nothing"
+    assert watched.over(expression), f"{panel}: {filled(expression, RUN)} finds nothing"
 
 
 def test_the_choice_of_runs_has_the_run(watched: Watched) -> None:
@@ -139,5 +137,6 @@ def test_every_rule_is_evaluated_and_none_fires_while_all_is_well(watched: Watch
 
 @pytest.mark.parametrize("alert", sorted(rules()))
 def test_the_metrics_of_a_rule_are_there(watched: Watched, alert: str) -> None:
-    for name in names(rules()[alert]["expr"]) - MAY_BE_NOTHING:
+    # Of a queue in which nothing waits there is no oldest entry; test_evaluator_metrics.py has one.
+    for name in names(rules()[alert]["expr"]) - {"fabula_queue_oldest_timestamp_seconds"}:
         assert watched.prometheus.now(name), f"{alert} asks for {name}, and nobody tells it"
