@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
-import huggingface_hub
 import pytest
+from huggingface_hub import constants
 
 from services.cli import main
 from tests.hub_server import WRITER, Blob, Commit, Hub, Repo, hub_app
@@ -32,7 +32,6 @@ def published(files: dict[str, Blob], *, gated: bool = False) -> Repo:
 @contextmanager
 def serving(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Iterator[WireServer]:
     """The Hub where this process looks for it, as the environment's HF_ENDPOINT and HF_HUB_DISABLE_XET would do."""
-    constants = huggingface_hub.constants
     with WireServer(hub_app(hub), Controls()) as server:
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
         template = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"

@@ -1,5 +1,6 @@
 """`fabula download` from a Hub on a real socket: what it takes, how it goes on, what it says."""
 
+import json
 import os
 import shutil
 import signal
@@ -10,13 +11,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import huggingface_hub
 import pytest
+from huggingface_hub import constants
 
 from services.local.needed import Source, sources_of
 from services.local.plan import Request
 from tests.download_helpers import BIG, CHUNK, fabula, published, serving
-from tests.hub_server import READER, WRITER, Blob, Hub
+from tests.hub_server import READER, WRITER, Blob, Commit, Hub, Repo
 from tests.wire.serving import WireServer
 
 
@@ -52,6 +53,25 @@ def test_a_connection_that_breaks_is_taken_up_within_the_file(
     assert fabula(monkeypatch, *LARGE, "--to", tmp_path / "to") == 0
     assert ranges(server, "model.safetensors") == [None, f"bytes={2 * CHUNK}-"]
     assert [path.read_bytes() for path in tmp_path.rglob("model.safetensors")] == [BIG]
+
+
+def test_downloads_into_one_folder_add_up_and_a_newer_commit_takes_the_older_ones_place(
+    hub: Hub, server: WireServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def download(teacher: str) -> dict[str, str]:
+        assert fabula(monkeypatch, "--preset", "smoke", "--teacher", f"transformers:{teacher}", "--to", tmp_path) == 0
+        assert fabula(monkeypatch, "--verify", tmp_path) == 0
+        return {one["repository"]: one["commit"] for one in json.loads((tmp_path / "sources.json").read_text())}
+
+    first, large = hub.repos["me/teacher"].branches["main"], hub.repos["me/large"].branches["main"]
+    assert download("me/teacher") == {"me/teacher": first.id}
+    capsys.readouterr()
+    assert download("me/large") == {"me/teacher": first.id, "me/large": large.id}
+    assert "9 files" in capsys.readouterr().out  # two of each model, refs and trees, and sources.json
+    newer = Commit("other weights", first, first.files | {"model.safetensors": Blob(BIG[:CHUNK], lfs=True)})
+    hub.repos["me/teacher"] = Repo(private=False, branches={"main": newer})
+    assert download("me/teacher") == {"me/teacher": newer.id, "me/large": large.id}
+    assert f"models--me--teacher/snapshots/{first.id}" not in (tmp_path / "SHA256SUMS").read_text()
 
 
 def by_itself(url: str, to: Path, *before: str) -> tuple[list[str], dict[str, str]]:
@@ -147,7 +167,7 @@ def test_what_stands_in_the_way_is_said(
     monkeypatch.setenv("HF_TOKEN", READER)
     assert f"me/large is gated: agree to its terms at {server.url}/me/large and set HF_TOKEN" in error(*LARGE[2:])
     monkeypatch.delenv("HF_TOKEN")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
     assert "is gated" in error(*LARGE[2:])
     assert f"there is no model at {server.url}/me/absent" in error("--teacher", "transformers:me/absent")
     assert "has no such revision" in error("--eval-data", "hub:me/data@v9")
@@ -168,7 +188,7 @@ def test_what_stands_in_the_way_is_said(
     away = error(*LARGE[2:])
     assert "could not be fetched" in away
     assert "Connection refused" in away
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert "unset it" in error(*LARGE[2:])
 
 
