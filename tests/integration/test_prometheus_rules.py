@@ -124,3 +124,20 @@ def test_the_dashboard_is_whole() -> None:
         for target in panel.get("targets", ()):
             assert target["datasource"] == panel["datasource"] == {"type": "prometheus", "uid": source["uid"]}
             assert panel["description"]
+
+
+def test_compose_mounts_what_prometheus_and_grafana_read() -> None:
+    services = yaml.safe_load((DEPLOY.parent / "compose.yaml").read_text(encoding="utf-8"))["services"]
+    mounts = {
+        target: (DEPLOY.parent / source).resolve()
+        for name in ("prometheus", "grafana")
+        for source, target, *_ in (volume.split(":") for volume in services[name]["volumes"])
+    }
+    provisioning = mounts["/etc/grafana/provisioning"]
+    [provider] = yaml.safe_load((provisioning / "dashboards" / "fabula.yml").read_text(encoding="utf-8"))["providers"]
+    assert (mounts[provider["options"]["path"]] / "fabula.json").is_file()
+    [source] = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"]
+    assert source["url"] == "http://prometheus:9090"
+    [config] = [part for part in services["prometheus"]["command"] if part.startswith("--config.file=")]
+    folder, _, file = config.removeprefix("--config.file=").rpartition("/")
+    assert (mounts[folder] / file).is_file()
