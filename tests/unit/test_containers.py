@@ -3,7 +3,6 @@
 import re
 import shutil
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -138,21 +137,12 @@ def test_what_the_images_copy_is_let_through() -> None:
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
-def test_a_service_needs_no_file_of_another(name: str, tmp_path: Path) -> None:
-    (tmp_path / "services").mkdir()
-    shutil.copy(ROOT / "services/__init__.py", tmp_path / "services")
-    shutil.copytree(ROOT / "services" / name, tmp_path / "services" / name)
-    shutil.copytree(ROOT / "proto/fabula_proto", tmp_path / "fabula_proto")
-    modules = [
-        ".".join(path.relative_to(tmp_path).with_suffix("").parts)
-        for path in sorted((tmp_path / "services" / name).glob("*.py"))
-    ]
-    code = f"import importlib, services; assert services.__path__ == [{str(tmp_path / 'services')!r}]\n"
-    code += f"for module in {modules}: importlib.import_module(module)"
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+def test_a_service_imports_nothing_that_its_image_lacks(name: str) -> None:
+    imported = re.compile(r"^\s*(?:from|import) services\.(\w+)", flags=re.MULTILINE)
+    files = sorted((ROOT / "services" / name).rglob("*.py"))
+    assert files
+    wanted = {module for path in files for module in imported.findall(path.read_text(encoding="utf-8"))}
+    assert wanted == {name}
 
 
 @pytest.mark.parametrize("lock", LOCKS)
