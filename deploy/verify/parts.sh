@@ -64,7 +64,12 @@ part_loop() {
   check "curl's request to the scoring API is judged" fetch "http://127.0.0.1:$FABULA_TEACHER_PORT/score" --data "$score" --holds '"backend":"rules"'
   check "verdicts are all there, by one worker" in_runs smoke- --workers 1 --backend rules <"$repo/deploy/verify/stories.py"
   check "containers are restricted, and no secret stands in their settings" restricted
+  quiet compose up --detach
+  status=$(trainer_status)
+  check "up again finds the run done, status $status" says_done
 }
+
+says_done() { docker logs --since 2m "$(container student_trainer)" 2>&1 | grep -q 'Pretraining is done already'; }
 
 restricted() {
   local id wrong=0
@@ -191,7 +196,7 @@ part_observe() {
     fetch "${url}count(up%7Bjob%3D~%22teacher%7Cevaluator%22%7D%3D%3D1)" --holds '"3"]' --tries 60
   check "and has loaded its rules" fetch "http://127.0.0.1:$FABULA_PROMETHEUS_PORT/api/v1/rules" --holds FabulaNoTeacher
   FABULA_RUN=observed quiet trainer_status
-  check "and counts the stories that were judged" \
-    fetch "${url}sum(fabula_teacher_stories_total%7Bsource%3D%22queue%22%7D)%3D%3D120" --holds '"120"]' --tries 60
+  check "and counts the 120 stories of the run, and the canaries" \
+    fetch "${url}sum(fabula_teacher_stories_total%7Bsource%3D%22queue%22%7D)%3E%3Dbool%20120" --holds '"1"]' --tries 60
   check "containers are restricted, Prometheus' too" restricted
 }
