@@ -69,7 +69,7 @@ part_loop() {
   check "up again finds the run done, status $status" says_done
 }
 
-says_done() { docker logs --since 2m "$(container student_trainer)" 2>&1 | grep -q 'Pretraining is done already'; }
+says_done() { docker logs --since 2m "$(container student_trainer)" 2>&1 | grep -F 'Pretraining is done already' >/dev/null; }
 
 restricted() {
   local id wrong=0
@@ -111,7 +111,7 @@ updates() { docker exec "$(container evaluator)" sh -c "cat /runs/$1/metrics.jso
 
 until_pretraining() {
   for _ in $(seq 600); do
-    if docker logs "$(container student_trainer)" 2>&1 | grep -q '  read '; then return; fi
+    if docker logs "$(container student_trainer)" 2>&1 | grep -F '  read ' >/dev/null; then # not -q: pipefail return; fi
     sleep 0.2
   done
   die "the trainer does not begin to read"
