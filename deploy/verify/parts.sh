@@ -111,7 +111,7 @@ updates() { docker exec "$(container evaluator)" sh -c "cat /runs/$1/metrics.jso
 
 until_pretraining() {
   for _ in $(seq 600); do
-    if docker logs "$(container student_trainer)" 2>&1 | grep -F '  read ' >/dev/null; then # not -q: pipefail return; fi
+    if docker logs "$(container student_trainer)" 2>&1 | grep -F '  read ' >/dev/null; then return; fi # not -q: pipefail
     sleep 0.2
   done
   die "the trainer does not begin to read"
