@@ -182,7 +182,7 @@ part_stop() {
   done <<<"student_trainer 120
 evaluator 45
 teacher 60
-gateway 10
+gateway 15
 queue 30"
   unset FABULA_RUN FABULA_SET
 }
