@@ -33,6 +33,7 @@ import torch
 from transformers import AutoModelForCausalLM, DynamicCache, GPT2Config, PreTrainedModel
 
 from bench.decoding_trl import Times, timed
+from fabula_proto.allocator import keep_freed_memory
 from services.student_trainer.decoding import decode
 from services.student_trainer.sampling import story_uniforms
 from services.student_trainer.student import ATTENTION
@@ -193,6 +194,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.trl_python is not None and (options.device, options.dtype) != ("cpu", "float32"):
         parser.error("--trl-python measures on the CPU in float32; leave out --device and --dtype")
+    keep_freed_memory()  # as the trainer does
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
         build(Path(folder), options)

@@ -40,6 +40,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from bench.decoding import EOS, PROMPT_TOKENS, Task, build, generate, where
+from fabula_proto.allocator import keep_freed_memory
 from services.student_trainer.algorithms.experience import Algorithm, JudgedStories
 from services.student_trainer.algorithms.grpo import GRPO
 from services.student_trainer.algorithms.ppo import PPO
@@ -184,6 +185,7 @@ def main() -> None:
     options = parser.parse_args()
     if (options.trl_python or options.grpo_python) and (options.device, options.dtype) != ("cpu", "float32"):
         parser.error("TRL is measured on the CPU in float32; leave out --device and --dtype")
+    keep_freed_memory()  # as the trainer does
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as name, ExitStack() as processes:
         folder, generator = Path(name), torch.Generator().manual_seed(0)

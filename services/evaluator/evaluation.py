@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from fabula_proto import EvaluationReport, SampleStory, SuiteResult
+from fabula_proto.allocator import keep_freed_memory
 from services.evaluator.adapters import digests
 from services.evaluator.adapters.checkpoint import load_checkpoint
 from services.evaluator.adapters.reports import write_report
@@ -79,6 +80,7 @@ def evaluate_checkpoint(
         EvaluatorError: run.yaml cannot be read, or the report cannot be written.
     """
     start = time.monotonic()
+    keep_freed_memory()
     # Half the CPUs by default: a trainer and a teacher want theirs, and threads that wait for each other spin.
     torch.set_num_threads(settings.torch_threads or max(1, (os.cpu_count() or 1) // 2))
     work = _begin(request, settings, progress)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from fabula_proto import StepMetrics
+from fabula_proto.allocator import keep_freed_memory
 from services.student_trainer import checkpoints, config
 from services.student_trainer.files import write_atomically
 from services.student_trainer.folder_lock import TRAINER_LOCK, FolderLock
@@ -76,6 +77,7 @@ def _train(
     on_step: Callable[[StepMetrics, list[StoryRow]], None],
     stop: Callable[[], bool],
 ) -> Replay:
+    keep_freed_memory()
     queue = RecordedVerdicts(recorded.stories)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)

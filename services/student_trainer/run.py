@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from fabula_proto import CHECKPOINTS_STREAM
+from fabula_proto.allocator import keep_freed_memory
 from fabula_proto.streams import Streams
 from services.student_trainer import checkpoints, config
 from services.student_trainer.corpus import load_documents
@@ -32,6 +33,7 @@ class Trainer:
         streams: Streams | None,
         ranks: Ranks | None = None,
     ) -> None:
+        keep_freed_memory()
         self.ranks = ranks or Ranks()
         self.folder = folder
         self.settings = config.load(folder.config)
