@@ -88,8 +88,10 @@ class Metrics:
         for result in get_args(Lookup):
             self._families.lookups.labels(result)
 
-    def for_teacher(self, name: str) -> "TeacherMetrics":
-        """The metrics of one teacher; asked for twice, they go on counting."""
+    def for_teacher(self, name: str, criteria: Sequence[str] = ()) -> "TeacherMetrics":
+        """The metrics of one teacher, who judges by `criteria`; asked for twice, they go on counting."""
+        for criterion in criteria:
+            self._families.scores.labels(name, criterion)
         return TeacherMetrics(self._families, name)
 
     def ready(self, ready: bool) -> None:

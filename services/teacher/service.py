@@ -124,16 +124,16 @@ class TeacherService:
         return self._desk(name, spec, build_judge(spec, rubric))
 
     def _desk(self, name: str, spec: TeacherSpec, judge: Judge) -> Desk:
-        settings = self.settings
+        settings, rubric = self.settings, load_rubric(spec.rubric)
         return Desk(
             judge,
-            load_rubric(spec.rubric),
+            rubric,
             reward_map=spec.reward_map,
             min_coverage=spec.min_coverage,
             max_story_chars=settings.max_story_chars,
             limits=BatchLimits(settings.batch_tokens, settings.batch_stories, settings.queued_tokens),
             cache=self._cache,
-            metrics=self.metrics.for_teacher(name),
+            metrics=self.metrics.for_teacher(name, [criterion.name for criterion in rubric.criteria]),
         )
 
 

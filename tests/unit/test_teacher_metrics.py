@@ -58,7 +58,7 @@ def test_each_event_of_the_process_is_counted_where_it_belongs() -> None:
 
 def test_what_may_happen_is_there_as_zero_before_it_happens() -> None:
     metrics = Metrics()
-    metrics.for_teacher("llama")
+    metrics.for_teacher("llama", ["coherence"])
     there = samples(metrics)
     for name in (
         "stories_total{source=http}",
@@ -66,6 +66,7 @@ def test_what_may_happen_is_there_as_zero_before_it_happens() -> None:
         "turned_away_total{teacher=llama}",
         "verdicts_total{status=failed,teacher=llama}",
         "queued_tokens{teacher=llama}",
+        "criterion_score_count{criterion=coherence,teacher=llama}",
     ):
         assert there[name] == 0.0
 
