@@ -28,10 +28,9 @@ from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
 
-import httpx
-
 from fabula_proto import STORIES_STREAM, ScoredBatch, Story, StoryBatch, scores_stream
 from fabula_proto.streams import START, Streams
+from services.local import http
 from services.redis_server import start_server
 from services.student_trainer.grammar import generate_documents
 from tests.remote_helpers import Answer, answering
@@ -100,11 +99,8 @@ def _wait_ready(process: "subprocess.Popen[bytes]", log: Path) -> None:
         if process.poll() is not None:
             break
         url = next((word.rstrip(",") for word in said.split() if word.startswith("http://127.0.0.1")), None)
-        try:
-            if url is not None and httpx.get(f"{url}/readyz").status_code == httpx.codes.OK:
-                return
-        except httpx.TransportError:
-            pass
+        if url is not None and http.readiness(url).ready:
+            return
         time.sleep(0.1)
     raise SystemExit(f"a teacher is not ready; its log ends with\n{log.read_text()[-2000:]}")
 
