@@ -254,6 +254,7 @@ def _console(*, stderr: bool = False) -> "Console":
 
 def main() -> None:
     """Entry point: errors that the user can act on are printed without a traceback."""
+    gc.set_threshold(1_000_000)  # torch and transformers make as many objects, none of them garbage: 1 s of looking
     try:
         guarded(app)
     finally:

@@ -77,9 +77,11 @@ def test_downloads_into_one_folder_add_up_and_a_newer_commit_takes_the_older_one
 def by_itself(url: str, to: Path, *before: str) -> tuple[list[str], dict[str, str]]:
     """The command of a process of its own, with small pieces, and its environment."""
     script = (
+        "import signal\n"
         "import huggingface_hub.constants as constants\n"
         f"constants.DOWNLOAD_CHUNK_SIZE = {CHUNK}\n"
         "from services.cli import main\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored where a shell began us with &
         "main()\n"
     )
     command = [*before, sys.executable, "-c", script, "download", *LARGE, "--to", str(to)]

@@ -1,10 +1,12 @@
 """From a folder to a judge: modes, identity, and folders that are no judge."""
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from transformers import BloomConfig, BloomForCausalLM
+from transformers import AutoModelForCausalLM, BloomConfig, BloomForCausalLM
 
 from services.teacher.judges.base import JudgeUnavailableError
 from services.teacher.judges.build import build_judge
@@ -27,6 +29,27 @@ def test_identity_follows_the_weights(llama: Path, tmp_path: Path) -> None:
     assert identities[0] == identities[2]
     assert identities[0].revision != identities[1].revision
     assert identities[0].revision.startswith(f"sha256:{folder_hash(llama)}+float32")
+
+
+def test_models_are_built_one_after_the_other(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The local teachers of a teachers file load in a thread each; where transformers builds a GPT-2 and a larger Llama
+    # at the same time, about half of the loads end in "Cannot copy out of meta tensor".
+    build, inside, most = AutoModelForCausalLM.from_pretrained, 0, 0
+
+    def watched(*args: object, **options: object) -> object:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.1)
+        try:
+            return build(*args, **options)
+        finally:
+            inside -= 1
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", watched)
+    with ThreadPoolExecutor(3) as pool:
+        assert len(list(pool.map(load_tiny, [llama] * 3))) == 3
+    assert most == 1
 
 
 def spec_for(folder: Path, **settings: object) -> TeacherSpec:

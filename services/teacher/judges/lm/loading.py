@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ LOADING_ERRORS = (
     *(OSError, ValueError, KeyError, ImportError, RuntimeError),
     *(HfHubHTTPError, RevisionResolutionError, SafetensorError),
 )
+_ONE_AT_A_TIME = Lock()  # transformers changes torch for the whole process while it builds a model
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ def load_model(source: str, tokenizer: Any, *, revision: str | None, device: str
     folder = _expanded(source)
     disable_progress_bar()  # a service's log is no terminal
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, revision=revision, dtype=number)
+        with _ONE_AT_A_TIME:
+            model: Any = AutoModelForCausalLM.from_pretrained(folder, revision=revision, dtype=number)
         model = model.to(place).eval()
         if (path := Path(folder)).is_dir():
             return LoadedModel(model, tokenizer, path.resolve().name, f"sha256:{folder_hash(path)}")
