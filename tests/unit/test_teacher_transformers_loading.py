@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoModelForCausalLM, BloomConfig, BloomForCausalLM
@@ -36,7 +37,7 @@ def test_models_are_built_one_after_the_other(llama: Path, monkeypatch: pytest.M
     # at the same time, about half of the loads end in "Cannot copy out of meta tensor".
     build, inside, most = AutoModelForCausalLM.from_pretrained, 0, 0
 
-    def watched(*args: object, **options: object) -> object:
+    def watched(*args: Any, **options: Any) -> Any:
         nonlocal inside, most
         inside += 1
         most = max(most, inside)
