@@ -13,7 +13,7 @@ from transformers.activations import NewGELUActivation
 from services.evaluator.errors import CheckpointError
 
 _HOOKS = Lock()  # torch numbers hooks without one
-_ROWS_AT_ONCE = 256  # of log softmax: a larger block leaves the CPU's caches
+_ROWS_AT_ONCE, _GPU_ROWS_AT_ONCE = 32, 256  # of log softmax: a larger block leaves the CPU's caches
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")
@@ -79,10 +79,11 @@ def _logits_at(model: PreTrainedModel, rows: Tensor, columns: Tensor, inputs: di
 def _looked_up(logits_NV: Tensor, pairs: Sequence[tuple[int, int]]) -> list[float]:
     order = sorted(range(len(pairs)), key=lambda i: pairs[i])
     at_P, token_P = torch.tensor([pairs[i] for i in order], device=logits_NV.device).unbind(1)
+    size = _ROWS_AT_ONCE if logits_NV.device.type == "cpu" else _GPU_ROWS_AT_ONCE
     values = []
-    for start in range(0, len(logits_NV), _ROWS_AT_ONCE):
-        logp_NV = log_softmax(logits_NV[start : start + _ROWS_AT_ONCE].float(), dim=-1)
-        here = (at_P >= start) & (at_P < start + _ROWS_AT_ONCE)
+    for start in range(0, len(logits_NV), size):
+        logp_NV = log_softmax(logits_NV[start : start + size].float(), dim=-1)
+        here = (at_P >= start) & (at_P < start + size)
         values.append(logp_NV[at_P[here] - start, token_P[here]])
     found = dict(zip(order, torch.cat(values).tolist(), strict=True))
     return [found[i] for i in range(len(pairs))]
