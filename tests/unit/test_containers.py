@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,12 @@ def test_a_lock_agrees_with_what_was_tested(lock: str) -> None:
 
 def test_the_images_install_the_torch_that_was_tested() -> None:
     assert pins(ROOT / "deploy/lock/torch.txt") == {"torch": pins(ROOT / "constraints.txt")["torch"]}
+
+
+def test_the_file_keeps_the_compose_specification() -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", "compose.yaml"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_docker_compose_accepts_the_file() -> None:
