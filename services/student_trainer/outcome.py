@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fabula_proto import EvaluationReport, SuiteResult
 from services.student_trainer import checkpoints, config
+from services.student_trainer.folder_lock import FolderLock
 from services.student_trainer.interaction import StopRequestedError
 from services.student_trainer.run_folder import RunFolder
 
@@ -17,14 +18,18 @@ SAY_EVERY_S = 60.0
 def tell_outcome(folder: RunFolder, stop: threading.Event, say: Callable[[str], None]) -> None:
     """Wait for both reports, however long they take, and say what they hold, a line a suite.
 
+    The folder is ours meanwhile, which is what a container's health check looks at.
+
     Raises:
         StopRequestedError: `stop` was set.
         config.ConfigError: run.yaml cannot be read.
+        FolderInUseError: another process works in the folder.
     """
     settings = config.load(folder.config)
     start = Path(settings.interact.start or checkpoints.pretrain_name(settings.pretrain.word_budget)).name
     names = (start, checkpoints.interact_name(start, settings.interact.word_budget))
-    _wait(folder, names, stop, say)
+    with FolderLock(folder.path):
+        _wait(folder, names, stop, say)
     before, after = (EvaluationReport.from_json(folder.report(name).read_bytes()) for name in names)
     say(f"Measured before interaction ({names[0]}) and after it ({names[1]}), with 95 % intervals:")
     for line in _lines(before, after):

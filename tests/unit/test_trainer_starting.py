@@ -10,6 +10,7 @@ from fabula_proto import EvaluationReport, Measure, SuiteResult
 from services.student_trainer import checkpoints, config
 from services.student_trainer.__main__ import app
 from services.student_trainer.config import ConfigError
+from services.student_trainer.folder_lock import TRAINER_LOCK, is_locked
 from services.student_trainer.interaction import StopRequestedError
 from services.student_trainer.outcome import tell_outcome
 from services.student_trainer.run_folder import RunFolder
@@ -125,7 +126,8 @@ def test_a_wait_for_reports_can_be_stopped_and_names_what_is_missing(tmp_path: P
     report(folder, before, (measured("storytelling", 1.0),))
     stop = threading.Event()
     stop.set()
-    said: list[str] = []
+    said: list[tuple[str, bool]] = []
     with pytest.raises(StopRequestedError):
-        tell_outcome(folder, stop, said.append)
-    assert said == [f"Waiting for the evaluator's report on {after}"]
+        tell_outcome(folder, stop, lambda line: said.append((line, is_locked(folder.path / TRAINER_LOCK))))
+    assert said == [(f"Waiting for the evaluator's report on {after}", True)]  # a container that waits is well
+    assert not is_locked(folder.path / TRAINER_LOCK)
