@@ -46,7 +46,7 @@ Run = Annotated[
 Corpus = Annotated[
     str | None,
     typer.Option(
-        help="Text to pretrain on: .txt, .jsonl, .jsonl.gz, a folder of them, or hf:<dataset id>. "
+        help="Text to pretrain on: .txt, .train, .jsonl, .jsonl.gz, a folder of them, or hf:<dataset id>. "
         "Left out: a story grammar of our own."
     ),
 ]

@@ -73,8 +73,9 @@ def results(
 ) -> None:
     """Write a run's predictions and reports as the BabyLM 2025 pipeline lays them out, whole or not at all.
 
-    A submission needs the final checkpoint measured on full_eval and each milestone (chck_1M, chck_2M, ...) on
-    fast_eval; give one of the two evaluations of a checkpoint its own folder with fabula evaluate --output.
+    A submission needs the final checkpoint measured on full_eval, glue among it, and each milestone (chck_1M, chck_2M,
+    ...) on fast_eval, and on aoa; give one of the two evaluations of a checkpoint its own folder with
+    fabula evaluate --output.
     """
     if partial and not submission:
         raise CommandError("--partial is about the submission file; give it together with --submission")

@@ -119,7 +119,7 @@ def track(
 ) -> None:
     """Tell trackers of a run that is over, or what they missed of it. See docs/tracking.md.
 
-    While a run works it does so itself: fabula up --set tracking.trackers=[tensorboard]
+    While a run works it does so itself: fabula up --set 'tracking.trackers=[tensorboard]'
     """
     from services.local import tracking
 

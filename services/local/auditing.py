@@ -16,7 +16,7 @@ try:
     from services.teacher.info import RubricInfo
     from services.teacher.rubric import Criterion
 except ImportError as error:
-    raise CommandError(f"this needs {error.name}; install it with: pip install 'fabula[teacher]'") from error
+    raise CommandError(f"this needs {error.name}; type `make` in Fabula's folder, which brings it") from error
 
 
 def run_audit(side: str, *, seed: int, quick: bool, console: Console) -> audit.AuditReport:

@@ -22,7 +22,7 @@ try:
     from services.teacher.calibration.linking import MIN_STORIES
     from services.teacher.calibration.ratings import Rated, RatingsError, criteria_of, half, read_ratings
 except ImportError as error:
-    raise CommandError(f"this needs {error.name}; install it with: pip install 'fabula[teacher]'") from error
+    raise CommandError(f"this needs {error.name}; type `make` in Fabula's folder, which brings it") from error
 
 
 def compare(

@@ -12,7 +12,7 @@ from services.local.summary import CRITERION
 try:
     from huggingface_hub import EvalResult
 except ImportError as error:
-    raise CommandError(f"this needs {error.name}; install it with: pip install 'fabula[trainer]'") from error
+    raise CommandError(f"this needs {error.name}; type `make` in Fabula's folder, which brings it") from error
 
 
 def results(report: EvaluationReport | None) -> Iterator[EvalResult]:

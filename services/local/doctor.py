@@ -75,7 +75,7 @@ def _python() -> Finding:
 
 def _torch() -> Iterator[Finding]:
     if importlib.util.find_spec("torch") is None:
-        yield Finding("torch", "missing", "not installed", "run `make`, or pip install 'fabula[local]'")
+        yield Finding("torch", "missing", "not installed", "type `make` in Fabula's folder, which brings it")
         return
     import torch
 
@@ -87,7 +87,7 @@ def _torch() -> Iterator[Finding]:
             "GPU", "ok", f"{torch.cuda.get_device_name()}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free"
         )
     elif torch.backends.mps.is_available():
-        yield Finding("GPU", "ok", "Apple MPS")
+        yield Finding("GPU", "ok", "Apple MPS, for a teacher in its process; students and the evaluator use the CPU")
     else:
         cure = "the presets smoke and laptop need none; for paper, install a torch built for your GPU"
         yield Finding("GPU", "warn", "none that torch can use", cure)

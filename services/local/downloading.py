@@ -19,7 +19,7 @@ try:
 
     from services.local.fetching import Listing, fetch, list_files
 except ImportError as error:
-    raise CommandError(f"this needs {error.name}; install it with: pip install 'fabula[trainer]'") from error
+    raise CommandError(f"this needs {error.name}; type `make` in Fabula's folder, which brings it") from error
 
 
 def download(request: Request, to: Path, console: Console, *, dry_run: bool = False) -> None:

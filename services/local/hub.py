@@ -22,7 +22,7 @@ try:
     from huggingface_hub.utils._validators import validate_repo_id
     from huggingface_hub.utils.tqdm import disable_progress_bars
 except ImportError as error:
-    raise CommandError(f"this needs {error.name}; install it with: pip install 'fabula[trainer]'") from error
+    raise CommandError(f"this needs {error.name}; type `make` in Fabula's folder, which brings it") from error
 
 MAIN = "main"
 CARD = "README.md"

@@ -13,7 +13,7 @@ from services.student_trainer.settings import GRAMMAR, InteractSettings
 try:
     from huggingface_hub import ModelCard, ModelCardData
 except ImportError as error:
-    raise CommandError(f"this needs {error.name}; install it with: pip install 'fabula[trainer]'") from error
+    raise CommandError(f"this needs {error.name}; type `make` in Fabula's folder, which brings it") from error
 
 OF_THEIR_OWN = frozenset({"algorithm", "kl", "reward", "guards", "prompt", *BLOCKS.values()})
 PACE = frozenset({"save_every_s", "log_every", "verdict_timeout_s"})

@@ -177,8 +177,8 @@ def _settings(request: Request, base: Mapping[str, Any] | None = None) -> RunSet
     path = Path(source).expanduser().resolve()
     if not path.exists():
         raise CommandError(
-            f"the corpus {source} does not exist (looked for {path}); give a .txt, .jsonl or .jsonl.gz file, a folder "
-            "of them, hf:<dataset id>, or leave it out for the built-in story grammar"
+            f"the corpus {source} does not exist (looked for {path}); give a .txt, .train, .jsonl or .jsonl.gz file, a "
+            "folder of them, hf:<dataset id>, or leave it out for the built-in story grammar"
         )
     data["corpus"] = {**data["corpus"], "source": str(path)}
     return config.parse(data)

@@ -23,7 +23,7 @@ try:
     from services.student_trainer.replaying import replay as train_again
     from services.student_trainer.run_folder import RunFolder
 except ImportError as error:
-    raise CommandError(f"this needs {error.name}; install it with: pip install 'fabula[trainer]'") from error
+    raise CommandError(f"this needs {error.name}; type `make` in Fabula's folder, which brings it") from error
 
 
 class ReplayReport(Message):

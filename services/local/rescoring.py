@@ -27,7 +27,7 @@ try:
     from services.teacher.calibration.estimates import Estimate, estimates
     from services.teacher.calibration.statistics import FloatArray, moments
 except ImportError as error:
-    raise CommandError(f"this needs {error.name}; install it with: pip install 'fabula[local]'") from error
+    raise CommandError(f"this needs {error.name}; type `make` in Fabula's folder, which brings it") from error
 
 RANGES = 5
 

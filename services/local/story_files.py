@@ -70,7 +70,7 @@ def _parquet_rows(folder: Path) -> Iterator[tuple[str, _Row]]:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise CommandError("stories in Parquet need pyarrow; install it with: pip install 'fabula[trainer]'") from error
+        raise CommandError("stories in Parquet need pyarrow, which `make` in Fabula's folder brings") from error
     for part in parts:
         try:
             rows = pq.read_table(part, columns=["story_id", "prompt", "text"]).to_pylist()

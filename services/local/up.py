@@ -124,7 +124,8 @@ def interact(run_dir: Path, redis_url: str | None, teacher_port: int, console: C
         house.train("interact", url)
         house.say(f"Done: {plan.folder / 'checkpoints' / (summary.ends(plan.folder).after or '')}")
         house.say(
-            f"Measure a checkpoint with: fabula evaluate CHECKPOINT; the whole run with: fabula up --run {plan.run}"
+            f"Measure a checkpoint with: {program()} evaluate CHECKPOINT; "
+            f"the whole run with: {program()} up --run {plan.run}"
         )
         return False
 

@@ -82,6 +82,14 @@ def test_a_profile_has_one_kind_of_teacher_and_one_trainer(profile: str) -> None
     assert "ports" not in teacher  # replicas could not share one
 
 
+@pytest.mark.parametrize("name", ["tgi", "vllm"])
+def test_a_model_server_may_load_the_kernels_that_it_compiles(name: str) -> None:
+    service = SERVICES[name]
+    assert service["environment"]["HOME"] == "/tmp"  # noqa: S108  # where its caches go
+    assert "exec" in service["tmpfs"][0]
+    assert service["environment"]["USER"]  # its user 10001 has no name, which older torch asks for
+
+
 def test_up_alone_starts_the_rules_profile() -> None:
     assert "COMPOSE_PROFILES=rules" in (ROOT / ".env").read_text(encoding="utf-8").splitlines()
 

@@ -23,7 +23,7 @@ def build_judge(spec: TeacherSpec, rubric: Rubric) -> Judge:
     try:
         from services.teacher.judges.transformers_judge import load_transformers_judge
     except ImportError as error:
-        cure = "install it with: pip install 'fabula[transformers-judge]'; in containers, set FABULA_TEACHER_TORCH=cpu"
+        cure = "type `make` in Fabula's folder, which brings it; in containers, set FABULA_TEACHER_TORCH=cpu"
         message = f"teacher {spec.judge!r} needs {error.name}, which is not here; {cure}"
         raise JudgeUnavailableError(message) from error
     return load_transformers_judge(spec, rubric)
