@@ -28,7 +28,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from services.evaluator.batching import Encoded, Tree, encode, grouped, token_batches, trees
 from services.evaluator.errors import ItemsError
-from services.evaluator.forward import Wanted, halving, join_gelu, log_probabilities
+from services.evaluator.forward import Wanted, align_head, halving, join_gelu, log_probabilities
 from services.evaluator.items import Item
 from services.evaluator.threads import at_once
 
@@ -60,6 +60,7 @@ class Engine(ABC):
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, token_budget: int | None = None
     ) -> None:
         join_gelu(model)
+        align_head(model)
         self._model = model
         self._tokenizer = tokenizer
         self.token_budget = token_budget or (GPU_TOKEN_BUDGET if model.device.type == "cuda" else TOKEN_BUDGET)

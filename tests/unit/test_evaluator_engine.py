@@ -72,6 +72,20 @@ def test_trees_change_nothing(model: PreTrainedModel, tokenizer: PreTrainedToken
     assert fast._fast
 
 
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 101])
+def test_a_head_of_any_size_keeps_its_logits(tokenizer: PreTrainedTokenizerFast, size: int) -> None:
+    model = tiny_gpt2(len(tokenizer) + size)
+    ids = torch.arange(20)[None]
+    with torch.inference_mode():
+        before = model(input_ids=ids).logits
+        LogProbabilityEngine(model, tokenizer)
+        after = model(input_ids=ids).logits
+    rows = {name: len(weight) for name, weight in model.named_parameters(remove_duplicate=False)}
+    assert rows["lm_head.weight"] % 64 == 0
+    assert rows["transformer.wte.weight"] == len(tokenizer) + size  # tied once, and untouched
+    torch.testing.assert_close(after, before, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("kind", [tiny_mistral, tiny_mamba])
 def test_a_model_that_takes_no_trees_is_scored_plainly(
     kind: Callable[[int], PreTrainedModel], tokenizer: PreTrainedTokenizerFast
