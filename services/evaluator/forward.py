@@ -25,10 +25,7 @@ Wanted = list[tuple[int, int, int]]
 
 def join_gelu(model: PreTrainedModel) -> None:
     """Compute GPT-2's tanh GELU in one kernel instead of eight: a fifth of a CPU's time; equal to 3e-7."""
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, NewGELUActivation):
-                setattr(module, name, nn.GELU(approximate="tanh"))
+    _replace(model, lambda child: isinstance(child, NewGELUActivation), lambda: nn.GELU(approximate="tanh"))
 
 
 class AlignedHead(nn.Module):
@@ -56,10 +53,14 @@ def align_head(model: PreTrainedModel) -> None:
     head = model.get_output_embeddings()
     if model.device.type != "cpu" or type(head) is not nn.Linear or head.out_features % _ALIGNED == 0:
         return
+    _replace(model, lambda child: child is head, lambda: AlignedHead(head))
+
+
+def _replace(model: PreTrainedModel, meant: Callable[[nn.Module], bool], new: Callable[[], nn.Module]) -> None:
     for module in list(model.modules()):
         for name, child in module.named_children():
-            if child is head:
-                setattr(module, name, AlignedHead(head))
+            if meant(child):
+                setattr(module, name, new())
 
 
 def log_probabilities(model: PreTrainedModel, wanted: Wanted, *, whole: bool, **inputs: Tensor | bool) -> list[float]:

@@ -8,7 +8,7 @@ from rich.progress import Progress
 
 from fabula_proto import Story, TeacherIdentity, Verdict
 from services.local import http
-from services.local.errors import CommandError
+from services.local.errors import CommandError, not_installed
 from services.local.scorers import rubric_here, score_stories
 
 try:
@@ -16,7 +16,7 @@ try:
     from services.teacher.info import RubricInfo
     from services.teacher.rubric import Criterion
 except ImportError as error:
-    raise CommandError(f"this needs {error.name}; type `make` in Fabula's folder, which brings it") from error
+    raise not_installed(error) from error
 
 
 def run_audit(side: str, *, seed: int, quick: bool, console: Console) -> audit.AuditReport:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from fabula_proto import Story
-from services.local.errors import CommandError
+from services.local.errors import CommandError, not_installed
 from services.local.scorers import Scored, judged_criteria, score_stories
 from services.local.story_files import read_stories
 
@@ -22,7 +22,7 @@ try:
     from services.teacher.calibration.linking import MIN_STORIES
     from services.teacher.calibration.ratings import Rated, RatingsError, criteria_of, half, read_ratings
 except ImportError as error:
-    raise CommandError(f"this needs {error.name}; type `make` in Fabula's folder, which brings it") from error
+    raise not_installed(error) from error
 
 
 def compare(

@@ -6,13 +6,13 @@ from fabula_proto import EvaluationReport, Measure, SuiteResult
 from services.local import table
 from services.local.card_facts import Kept, RunFacts
 from services.local.card_text import markdown_table, place
-from services.local.errors import CommandError
+from services.local.errors import not_installed
 from services.local.summary import CRITERION
 
 try:
     from huggingface_hub import EvalResult
 except ImportError as error:
-    raise CommandError(f"this needs {error.name}; type `make` in Fabula's folder, which brings it") from error
+    raise not_installed(error) from error
 
 
 def results(report: EvaluationReport | None) -> Iterator[EvalResult]:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from services.local import carried
-from services.local.errors import CommandError
+from services.local.errors import CommandError, not_installed
 from services.local.needed import sources_of
 from services.local.plan import Request
 
@@ -19,7 +19,7 @@ try:
 
     from services.local.fetching import Listing, fetch, list_files
 except ImportError as error:
-    raise CommandError(f"this needs {error.name}; type `make` in Fabula's folder, which brings it") from error
+    raise not_installed(error) from error
 
 
 def download(request: Request, to: Path, console: Console, *, dry_run: bool = False) -> None:

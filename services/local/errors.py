@@ -18,3 +18,8 @@ class ChildFailedError(CommandError):
 
 class Interrupted(Exception):  # noqa: N818 - not an error: somebody asked us to stop
     """Ctrl-C, SIGTERM or a closed terminal."""
+
+
+def not_installed(error: ImportError) -> CommandError:
+    """For a command whose packages are not here."""
+    return CommandError(f"this needs {error.name}; type `make` in Fabula's folder, which brings it")

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from services.local.card_facts import Kept, RunFacts, read_facts
-from services.local.errors import CommandError
+from services.local.errors import CommandError, not_installed
 from services.local.model_card import write_card
 
 try:
@@ -22,7 +22,7 @@ try:
     from huggingface_hub.utils._validators import validate_repo_id
     from huggingface_hub.utils.tqdm import disable_progress_bars
 except ImportError as error:
-    raise CommandError(f"this needs {error.name}; type `make` in Fabula's folder, which brings it") from error
+    raise not_installed(error) from error
 
 MAIN = "main"
 CARD = "README.md"

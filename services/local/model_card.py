@@ -6,14 +6,14 @@ from pathlib import Path
 from services.local.card_facts import Kept, RunFacts, read_facts
 from services.local.card_scores import results, scores
 from services.local.card_text import inline, markdown_table, model_place, place, rows_table, said
-from services.local.errors import CommandError
+from services.local.errors import CommandError, not_installed
 from services.local.run_command import BLOCKS, run_command
 from services.student_trainer.settings import GRAMMAR, InteractSettings
 
 try:
     from huggingface_hub import ModelCard, ModelCardData
 except ImportError as error:
-    raise CommandError(f"this needs {error.name}; type `make` in Fabula's folder, which brings it") from error
+    raise not_installed(error) from error
 
 OF_THEIR_OWN = frozenset({"algorithm", "kl", "reward", "guards", "prompt", *BLOCKS.values()})
 PACE = frozenset({"save_every_s", "log_every", "verdict_timeout_s"})

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from fabula_proto import Message
-from services.local.errors import CommandError
+from services.local.errors import CommandError, not_installed
 from services.local.interrupts import Interrupts
 from services.local.run_files import checked_folder
 
@@ -23,7 +23,7 @@ try:
     from services.student_trainer.replaying import replay as train_again
     from services.student_trainer.run_folder import RunFolder
 except ImportError as error:
-    raise CommandError(f"this needs {error.name}; type `make` in Fabula's folder, which brings it") from error
+    raise not_installed(error) from error
 
 
 class ReplayReport(Message):

@@ -13,7 +13,7 @@ from rich.progress import Progress
 
 from fabula_proto import Message, TeacherIdentity, Verdict, stories_digest
 from services.local.agreement_tables import Part, Sheet, estimate_cell, teacher_line
-from services.local.errors import CommandError
+from services.local.errors import CommandError, not_installed
 from services.local.partial_verdicts import PartialVerdicts
 from services.local.run_files import checked_folder
 from services.local.scorers import Scored, score_stories
@@ -27,7 +27,7 @@ try:
     from services.teacher.calibration.estimates import Estimate, estimates
     from services.teacher.calibration.statistics import FloatArray, moments
 except ImportError as error:
-    raise CommandError(f"this needs {error.name}; type `make` in Fabula's folder, which brings it") from error
+    raise not_installed(error) from error
 
 RANGES = 5
 
