@@ -107,6 +107,7 @@ def former(model: PreTrainedModel, task: Task) -> Callable[[], int]:
             output = model(inputs, attention_mask=seen_BS, past_key_values=cache, use_cache=True, logits_to_keep=1)
             cdf_BV = torch.softmax(output.logits[:, -1].float(), dim=-1).cumsum(dim=-1)
             inputs = torch.searchsorted(cdf_BV, uniforms_BT[:, position, None].float() * cdf_BV[:, -1:], right=True)
+            inputs.clamp_(max=cdf_BV.shape[1] - 1)  # a uniform may round to 1
             written += int(open_B.sum())
             open_B &= inputs[:, 0] != EOS
             if not open_B.any():

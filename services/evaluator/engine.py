@@ -34,6 +34,7 @@ from services.evaluator.threads import at_once
 
 TOKEN_BUDGET, GPU_TOKEN_BUDGET = 512, 8192
 TOLERANCE = 1e-4
+_TREE_TOKENS = 1024  # a tree's mask grows with the square of its tokens
 _ITEMS_AT_ONCE = 256  # a token's offsets take 20 times the memory of the token
 
 ItemsDone = Callable[[int, int], None]  # (items scored so far, items in all)
@@ -170,7 +171,7 @@ class LogProbabilityEngine(Engine):
         self, model: PreTrainedModel, sequences: Sequence[Encoded], *, fast: bool
     ) -> Generator[tuple[int, LogProbabilities]]:
         if fast:
-            rows = trees(sequences, self.token_budget)
+            rows = trees(sequences, min(self.token_budget, _TREE_TOKENS))
         else:
             rows = [_alone(index, sequence) for index, sequence in enumerate(sequences)]
         forward = partial(_forward, model, sequences, as_trees=fast)

@@ -11,6 +11,7 @@ from fabula_proto import EvaluationReport, SampleStory, SuiteResult
 from fabula_proto.allocator import keep_freed_memory
 from services.evaluator.adapters import digests
 from services.evaluator.adapters.checkpoint import load_checkpoint
+from services.evaluator.adapters.memory import give_back
 from services.evaluator.adapters.reports import write_report
 from services.evaluator.adapters.run_config import RunConfig, read_run_config
 from services.evaluator.adapters.suite_records import SuiteRecord, read_records, remove_leftovers, write_record
@@ -84,10 +85,14 @@ def evaluate_checkpoint(
     # Half the CPUs by default: a trainer and a teacher want theirs, and threads that wait for each other spin.
     torch.set_num_threads(settings.torch_threads or max(1, (os.cpu_count() or 1) // 2))
     work = _begin(request, settings, progress)
-    for suite in settings.chosen_suites:
-        if (request.again and suite not in request.measured_again) or not _is_finished(work, suite):
-            _measure(work, suite)
-        finished(work.failed[suite] if suite in work.failed else work.records[suite].result)
+    try:
+        for suite in settings.chosen_suites:
+            if (request.again and suite not in request.measured_again) or not _is_finished(work, suite):
+                _measure(work, suite)
+            finished(work.failed[suite] if suite in work.failed else work.records[suite].result)
+    finally:
+        work.bench = None
+        give_back()
     measured = {name: record.result for name, record in work.records.items()}
     stories = tuple(story for record in work.records.values() for story in record.stories)
     seconds = time.monotonic() - start
@@ -161,13 +166,14 @@ def _measure(work: _Work, suite: str) -> None:
         work.records[suite] = record
     except AbandonedError:
         raise
-    except EvaluatorError as error:
+    except (EvaluatorError, torch.OutOfMemoryError) as error:
         folder = work.settings.eval_data
+        full = "too little memory there; lower token_budget or story_batch, or set dtype to bfloat16 or device to cpu: "
         work.failed[suite] = SuiteResult(
             suite=suite,
             status="skipped" if isinstance(error, MissingDataError) else "failed",
             source=str(folder) if folder is not None and suite != storytelling.NAME else SOURCE,
-            reason=str(error),
+            reason=f"{full if isinstance(error, torch.OutOfMemoryError) else ''}{error}",
             seconds=time.monotonic() - start,
         )
 

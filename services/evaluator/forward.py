@@ -131,7 +131,8 @@ def halving(work: list[Work], run: Callable[[list[Work]], list[Result]]) -> list
     try:
         return run(work)
     except torch.OutOfMemoryError:
-        torch.cuda.empty_cache()
+        pass  # and out of this block, or else the error would hold what was computed so far
+    torch.cuda.empty_cache()
     try:
         half = len(work) // 2
         return [*run(work[:half]), *run(work[half:])] if half else run(work)

@@ -19,7 +19,7 @@ class ValueHead(nn.Module):
         super().__init__()
         self.dropout = nn.Dropout(0.1)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # and no GPU's, which would not be set back
             self.summary = nn.Linear(width, 1)
 
     @torch.no_grad()

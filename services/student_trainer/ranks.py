@@ -2,7 +2,10 @@
 
 Every process does the same things in the same order, holds the same weights and comes to the same decisions. Each does
 its own share of the expensive work; the main process alone writes files and speaks. Accelerate finds out from the
-environment who we are, picks device and backend (gloo on CPUs) and connects the processes.
+environment who we are, picks device and backend (gloo on CPUs, NCCL on GPUs) and connects the processes.
+
+What is on a GPU is summed over NCCL, everything else goes over gloo: it needs no GPU, and it reports a process that is
+gone, where NCCL lets the others wait until its watchdog or the launcher ends them.
 """
 
 import os
@@ -19,7 +22,7 @@ from torch import Tensor, distributed
 T = TypeVar("T")
 Beat = Callable[[], None]
 SILENCE_S = 1800.0
-"""Longest silence of a process before the others give it up, in seconds. One that dies is noticed at once."""
+"""Longest silence of a process before the others give it up, in seconds. One that dies is noticed at once over gloo."""
 
 
 class RankLostError(RuntimeError):
@@ -68,6 +71,7 @@ class Ranks:
     rank: int = 0
     world: int = 1
     device: torch.device = field(default_factory=_default_device)
+    gloo: distributed.ProcessGroup | None = None
 
     @classmethod
     def from_environment(cls, silence_s: float = SILENCE_S) -> "Ranks":
@@ -84,8 +88,9 @@ class Ranks:
             # Without a GPU it must be told so, or it takes each process for the only one.
             cpu = _default_device().type == "cpu" or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true")
             state = PartialState(cpu=cpu, timeout=timedelta(seconds=silence_s))
-            distributed.barrier()
-        return cls(state.process_index, state.num_processes, torch.device("cpu") if cpu else state.device)
+            gloo = distributed.new_group(backend="gloo", timeout=timedelta(seconds=silence_s))
+            distributed.barrier(gloo)
+        return cls(state.process_index, state.num_processes, torch.device("cpu") if cpu else state.device, gloo)
 
     @property
     def main(self) -> bool:
@@ -149,10 +154,10 @@ class Ranks:
         """The sum over the processes of a tensor of one shape, on the tensor's device."""
         if self.world == 1:
             return values
-        summed = values.to(self.device, copy=True)
+        summed = values.clone()
         with _in_touch(self.rank):
-            distributed.all_reduce(summed)
-        return summed.to(values.device)
+            distributed.all_reduce(summed, group=self.gloo if values.device.type == "cpu" else None)
+        return summed
 
     def gather_rows(self, rows: Tensor) -> Tensor:
         """The processes' rows below each other, in the order of ranks. They may differ in number, not in width."""
@@ -183,13 +188,13 @@ class Ranks:
     def _gather(self, item: Any) -> list[Any]:
         items: list[Any] = [None] * self.world
         with _in_touch(self.rank):
-            distributed.all_gather_object(items, item)
+            distributed.all_gather_object(items, item, group=self.gloo)
         return items
 
     def _from_main(self, message: Any) -> Any:
         messages = [message]
         with _in_touch(self.rank):
-            distributed.broadcast_object_list(messages, src=0)
+            distributed.broadcast_object_list(messages, src=0, group=self.gloo)
         return messages[0]
 
 

@@ -176,5 +176,5 @@ def token_rewards(
     penalty_BT = -kl_coefficient * kl_terms(logprobs_BT, reference_logprobs_BT, estimator) * mask_BT
     last_B = mask_BT.sum(dim=1).long() - 1
     at_end_BT = torch.zeros_like(penalty_BT)
-    at_end_BT[torch.arange(len(last_B)), last_B.clamp(min=0)] = story_rewards_B.to(penalty_BT)
+    at_end_BT[torch.arange(len(last_B), device=last_B.device), last_B.clamp(min=0)] = story_rewards_B.to(penalty_BT)
     return penalty_BT + torch.where(mask_BT > 0, at_end_BT, 0.0)  # not a product: what is masked may be infinite

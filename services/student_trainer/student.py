@@ -51,7 +51,7 @@ def build_student(settings: StudentSettings, tokenizer: PreTrainedTokenizerBase,
     config = student_config(settings, tokenizer)
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # and no GPU's, which would not be set back
             model: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION)
     except (ValueError, TypeError, RuntimeError) as error:
         raise StudentError(f"transformers cannot build student.model {settings.model}: {error}") from error

@@ -61,11 +61,35 @@ def test_a_graph_and_steps_agree_in_bfloat16(device: torch.device) -> None:
 def test_a_graph_is_captured_anew_at_half_its_rows(device: torch.device) -> None:
     model = on(device, random_student(gpt2())).eval()
     with torch.inference_mode():
-        prompts = Prompts.align(ALIKE[:1] * 8, device)
-        graph = GraphSteps(Gpt2Steps(model, prompts, prompts.read(model)[0], 6, fixed=True))
+        prompts = Prompts.align(ALIKE[:1] * 40, device)
+        graph = GraphSteps(Gpt2Steps(model, prompts, prompts.read(model)[0], 7, fixed=True))
         sizes = []
-        for rows in (8, 5, 4, 3, 1):
+        for rows in (40, 21, 20, 11, 10, 5, 1):
             graph.keep(torch.arange(rows, device=device))
             assert graph(torch.full((rows,), 7, device=device)).shape == (rows, model.config.vocab_size)
+            assert graph.tokens_M is not None
             sizes.append(len(graph.tokens_M))
-    assert sizes == [8, 8, 4, 4, 1]
+    assert sizes == [40, 40, 20, 20, 10, 5, 5]  # eight rows and fewer share a graph
+
+
+@pytest.mark.parametrize("prompts", [ALIKE, UNLIKE], ids=["alike", "unlike"])
+def test_a_capture_at_the_last_position_stays_within_the_model(device: torch.device, prompts: list[list[int]]) -> None:
+    model, many = on(device, random_student(gpt2())).eval(), prompts * 4
+    room = model.config.n_positions - max(map(len, many))
+    with torch.inference_mode():
+        aligned = Prompts.align(many, device)
+        graph = GraphSteps(Gpt2Steps(model, aligned, aligned.read(model)[0], room, fixed=True))
+        for step in range(room):
+            if step == room - 1:
+                graph.keep(torch.arange(3, device=device))
+            logits_NV = graph(torch.full((3 if step == room - 1 else len(many),), 7, device=device))
+        last = [*many[0], *[7] * room]
+        expected_V = model(torch.tensor([last], device=device)).logits[0, -1]
+    torch.testing.assert_close(logits_NV[0], expected_V, atol=1e-3, rtol=0)
+
+
+def test_one_new_token_and_rows_that_end_at_the_last_need_no_step(device: torch.device) -> None:
+    model, many = on(device, few_words("gpt2")), ALIKE * 8
+    for room in (1, 2, 3, 9):
+        numbers = uniforms(40, room=room)
+        check(model, many, numbers, write(model, many, numbers, cuda_graph=True))

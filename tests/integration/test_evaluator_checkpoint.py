@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import httpx
 import pytest
@@ -17,6 +18,7 @@ from services.evaluator.errors import AbandonedError, CheckpointError
 from services.evaluator.evaluation import evaluate_checkpoint
 from services.evaluator.progress import Progress
 from services.evaluator.request import EvaluationRequest
+from services.evaluator.runners import RUNNERS
 from services.evaluator.settings import EvaluatorSettings
 from services.evaluator.writing import write_stories
 from tests.evaluator_helpers import no_progress, save_checkpoint
@@ -84,6 +86,21 @@ def test_a_suite_that_fails_leaves_the_others_alone(checkpoint: Path, tmp_path: 
     assert by_name["entity_tracking"].status == "skipped"
     assert by_name["storytelling"].status == "failed"
     assert "start the teacher" in (by_name["storytelling"].reason or "")
+
+
+def test_a_suite_that_does_not_fit_the_memory_leaves_the_others_alone(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_bench: object) -> NoReturn:
+        raise torch.OutOfMemoryError("tried to allocate 20 GiB")
+
+    monkeypatch.setitem(RUNNERS, "entity_tracking", full)
+    given = settings(suites=["entity_tracking", "blimp"])
+    by_name = suites(evaluate_checkpoint(EvaluationRequest.from_folder(checkpoint, tmp_path), given))
+    assert by_name["blimp"].status == "ok"
+    assert by_name["entity_tracking"].status == "failed"
+    assert "lower token_budget or story_batch" in (by_name["entity_tracking"].reason or "")
+    assert "20 GiB" in (by_name["entity_tracking"].reason or "")
 
 
 def test_a_wrong_folder_fails_what_needed_it(checkpoint: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """How much memory a checkpoint's weights take, and how much there is."""
 
+import gc
 import json
 import struct
 from math import prod
@@ -41,11 +42,19 @@ def _numbers(file: Path) -> int:
     return sum(prod(tensor["shape"]) for tensor in tensors.values())
 
 
+def give_back() -> None:
+    """Let other processes have the GPU memory that nothing here uses any more. Nothing happens without a GPU in use."""
+    if torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
 def free_bytes(device: torch.device) -> int | None:
     """What may still be allocated there: of the GPU, or of this machine or container; none where nobody says."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        return int(free)
+        # The allocator keeps what was freed in this process, and the driver counts that as taken.
+        return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     if not _MEMINFO.is_file():
         return None
     fields = dict(line.split(":") for line in _MEMINFO.read_text(encoding="utf-8").splitlines())

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from services.teacher.judges.joint import AnswerTree, attention_BQK, positions_BQ
 
@@ -106,5 +107,10 @@ class TreeForward:
 
 def _cache(layers: KeysAndValues, stories: int) -> DynamicCache:
     """A cache that begins with `layers` for each story; they are shared, not copied, until the model appends to it."""
-    expanded = [(keys.expand(stories, -1, -1, -1), values.expand(stories, -1, -1, -1)) for keys, values in layers]
-    return DynamicCache(expanded) if expanded else DynamicCache()
+    cache = DynamicCache()
+    for keys, values in layers:
+        layer = DynamicLayer()
+        layer.lazy_initialization(keys, values)  # handed to the cache as data, they would be copied for each story
+        layer.keys, layer.values = keys.expand(stories, -1, -1, -1), values.expand(stories, -1, -1, -1)
+        cache.layers.append(layer)
+    return cache
