@@ -2,7 +2,8 @@
 # Tries the containers for real: builds the images, runs the loop in them, scales, swaps, kills and stops, and says what it saw.
 #
 #   deploy/verify-compose.sh            every part
-#   deploy/verify-compose.sh PART...    config, images, loop, scale, swap, chaos, stop or observe; each builds what it lacks
+#   deploy/verify-compose.sh PART...    config, images, loop, scale, swap, chaos, stop, observe; each builds what it lacks
+# Only by name: tgi, vllm (5 GB) and cuda (30 GB of disk), the profiles for GPUs without one (see verify/gpu.sh).
 #
 # Uses the Docker engine that answers, else starts one with its own data (root, Debian). Where no registry can be reached, the
 # images that Dockerfiles and compose.yaml name become stand-ins from this machine's package mirror (see verify/engine.sh);
@@ -31,6 +32,8 @@ check() { # check <what> <command>...
 . "$repo/deploy/verify/engine.sh"
 # shellcheck source=deploy/verify/parts.sh
 . "$repo/deploy/verify/parts.sh"
+# shellcheck source=deploy/verify/gpu.sh
+. "$repo/deploy/verify/gpu.sh"
 
 clean_up() {
   status=$?
@@ -39,7 +42,7 @@ clean_up() {
   kill $(jobs -p | grep -vx "${engine:-}") 2>/dev/null || true
   if docker info >/dev/null 2>&1; then
     [ "$status" -eq 0 ] || compose logs --tail 15 2>/dev/null | tail -60 >&2 || true
-    compose --profile rules --profile observability down --volumes --remove-orphans --timeout 5 >/dev/null 2>&1 || true
+    compose "${every_profile[@]}" down --volumes --remove-orphans --timeout 5 >/dev/null 2>&1 || true
   fi
   stop_engine
   rm -rf "$state/secrets"

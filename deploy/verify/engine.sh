@@ -50,36 +50,37 @@ base_images() {
   done
 }
 
-# Debian's Python with pip, as the official image has it.
-stand_in_python() {
-  docker image inspect fabula-stand-in >/dev/null 2>&1 && return
+# A release of Debian from this machine's mirror as an image.
+debian() { # debian <release> <packages> <tag>
   command -v debootstrap >/dev/null ||
     apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends debootstrap >/dev/null
-  local root=$state/rootfs mirror suite
-  # shellcheck disable=SC1091
-  suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
+  local root=$state/rootfs mirror
   # shellcheck disable=SC2016  # apt's own variables
-  mirror=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 2>/dev/null | awk -v s="$suite" '$2 == s { print $1; exit }')
-  [ -n "$mirror" ] || die "apt names no mirror for $suite"
+  mirror=$(apt-get indextargets --format '$(REPO_URI) $(SUITE)' 2>/dev/null | awk '$2 !~ /-/ { print $1; exit }')
+  [ -n "$mirror" ] || die "apt names no mirror"
   rm -rf "$root"
-  say "debootstrap $suite (a minute) ..."
-  debootstrap --variant=minbase --include=ca-certificates,python3,python3-pip "$suite" "$root" "$mirror" \
+  say "debootstrap $1 (a minute) ..."
+  debootstrap --variant=minbase --include="$2" "$1" "$root" "$mirror" \
     >"$state/debootstrap.log" 2>&1 || { tail -5 "$state/debootstrap.log" >&2; die "debootstrap failed"; }
   as_official_image "$root"
-  tar -C "$root" -c . | docker import --change 'CMD ["python"]' - fabula-stand-in >/dev/null
+  tar -C "$root" -c . | docker import --change 'CMD ["python"]' - "$3" >/dev/null
   rm -rf "$root"
 }
 
-# Debian's Redis, HAProxy and Prometheus, under the names, users and folders that the official images have.
+# Debian 12's Python with pip, as the official image has it.
+stand_in_python() {
+  docker image inspect fabula-stand-in >/dev/null 2>&1 || debian bookworm ca-certificates,python3,python3-pip fabula-stand-in
+}
+
+# Debian 13's Valkey, HAProxy and Prometheus, under the names, users and folders that the official images have.
 stand_in_servers() {
   docker image inspect fabula-stand-in-servers >/dev/null 2>&1 && return
-  stand_in_python
-  say "installing redis-server, haproxy and prometheus into a second stand-in ..."
+  debian trixie ca-certificates fabula-stand-in-trixie
+  say "installing valkey-server, haproxy and prometheus into a second stand-in ..."
   mkdir -p "$state/servers"
   cat >"$state/servers/Dockerfile" <<'DOCKERFILE'
-FROM fabula-stand-in
-RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends redis-server haproxy prometheus \
- && ln -s redis-server /usr/bin/valkey-server && ln -s redis-cli /usr/bin/valkey-cli \
+FROM fabula-stand-in-trixie
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends valkey-server haproxy prometheus \
  && install -d -o 999 -g 999 /data && install -d -o 65534 -g 65534 /prometheus && rm -rf /var/lib/apt/lists/*
 ENTRYPOINT ["prometheus"]
 DOCKERFILE
@@ -89,12 +90,13 @@ DOCKERFILE
 # What the official image has and Debian's packages have not; and this machine's way to packages.
 as_official_image() {
   local root=$1
-  ln -sf python3 "$root/usr/bin/python"
-  rm -f "$root"/usr/lib/python3*/EXTERNALLY-MANAGED
   rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/*
   # This machine's certificates and local wheels: in the stand-in, since Dockerfiles know nothing of them.
   local bundle=${PIP_CERT:-${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}} folder key value
   if [ -f "$bundle" ]; then install -D -m 644 "$bundle" "$root/etc/ssl/certs/ca-certificates.crt"; fi
+  if [ ! -e "$root/usr/bin/python3" ]; then return; fi
+  ln -sf python3 "$root/usr/bin/python"
+  rm -f "$root"/usr/lib/python3*/EXTERNALLY-MANAGED
   {
     echo '[global]'
     echo 'cert = /etc/ssl/certs/ca-certificates.crt'

@@ -3,7 +3,9 @@
 
 score='{"stories":["Once upon a time, a fox lost his lantern. He asked the owl. They found it at dawn."]}'
 
-compose() { "${composer[@]}" --project-directory "$repo" "$@"; }
+every_profile=(--profile rules --profile gpu --profile tgi --profile vllm --profile observability)
+
+compose() { "${composer[@]}" --project-directory "$repo" --file "${compose_file:-$repo/compose.yaml}" "$@"; }
 # In the background and waited for, so that Ctrl-C is heeded at once.
 quiet() {
   "$@" >"$state/last.log" 2>&1 &
@@ -13,15 +15,15 @@ quiet() {
   fi
 }
 build() { quiet compose build; }
-fresh() { quiet compose --profile rules --profile observability down --volumes --remove-orphans --timeout 5; }
+fresh() { quiet compose "${every_profile[@]}" down --volumes --remove-orphans --timeout 5; }
 container() { docker ps --all --quiet --filter "label=com.docker.compose.project=$project" --filter "label=com.docker.compose.service=$1"; }
 fetch() { python3 "$repo/deploy/verify/fetch.py" "$@"; }
-in_runs() { docker run --rm --interactive --volume "${project}_runs:/runs" --entrypoint python fabula-student-trainer:cpu - "$@"; }
+in_runs() { docker run --rm --interactive --volume "${project}_runs:/runs" --entrypoint python "fabula-student-trainer:${FABULA_TORCH:-cpu}" - "$@"; }
 
 # Wait until the trainer's container has ended by itself; its status.
-trainer_status() {
+trainer_status() { # trainer_status <service>
   local id
-  id=$(container student_trainer)
+  id=$(container "$1")
   for _ in $(seq 1200); do
     # Between two tries of a restart policy a container is `restarting`, not `exited`.
     if [ "$(docker inspect --format '{{.State.Status}}' "$id")" = exited ]; then
@@ -46,9 +48,13 @@ part_images() {
   docker images --format '{{.Repository}}:{{.Tag}} {{.Size}}' | grep -E "^(fabula-|$base)" | sort | while read -r image; do say "      $image"; done
   for image in fabula-teacher:none fabula-student-trainer:cpu fabula-evaluator:cpu; do
     say "      $image on top of its base: $(layers "$image")"
-    check "$image: contents" docker run --rm --interactive --read-only --tmpfs /tmp --cap-drop ALL \
-      --security-opt no-new-privileges --network none --entrypoint python "$image" - "$image" <"$repo/deploy/verify/contents.py"
+    check "$image: contents" contents "$image"
   done
+}
+
+contents() {
+  docker run --rm --interactive --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges --network none \
+    --entrypoint python "$1" - "$1" <"$repo/deploy/verify/contents.py"
 }
 
 layers() { docker history --format '{{.Size}} {{.CreatedBy}}' "$1" | grep -E 'COPY' | sed 's/ .*--from=.*//; s/ COPY \([^ ]*\).*/ \1/' | paste -sd ' '; }
@@ -57,7 +63,7 @@ part_loop() {
   build && fresh
   quiet compose up --detach
   local status
-  status=$(trainer_status)
+  status=$(trainer_status student_trainer)
   docker logs "$(container student_trainer)" 2>&1 | tail -8
   check "the loop ran to its end, status $status" [ "$status" = 0 ]
   check "the page answers" fetch "http://127.0.0.1:$FABULA_EVALUATOR_PORT/" --holds '<html'
@@ -65,7 +71,7 @@ part_loop() {
   check "verdicts are all there, by one worker" in_runs smoke- --workers 1 --backend rules <"$repo/deploy/verify/stories.py"
   check "containers are restricted, and no secret stands in their settings" restricted
   quiet compose up --detach
-  status=$(trainer_status)
+  status=$(trainer_status student_trainer)
   check "up again finds the run done, status $status" says_done
 }
 
@@ -83,7 +89,7 @@ part_scale() {
   build && fresh
   FABULA_RUN=scaled quiet compose up --detach --scale teacher=3
   local status
-  status=$(FABULA_RUN=scaled trainer_status)
+  status=$(FABULA_RUN=scaled trainer_status student_trainer)
   check "with --scale teacher=3 the loop ran to its end, status $status" [ "$status" = 0 ]
   check "stories are shared by the teachers" in_runs scaled --workers 3 --backend rules <"$repo/deploy/verify/stories.py"
   check "the scoring API still has one address" fetch "http://127.0.0.1:$FABULA_TEACHER_PORT/score" --data "$score" --holds '"backend":"rules"'
@@ -101,7 +107,7 @@ part_swap() {
     "import sys, pathlib; sys.path.insert(0, '/verify'); from tests.tiny_models import make_tiny_llama; make_tiny_llama(pathlib.Path('/models/tiny'))"
   quiet compose up --detach
   local status
-  status=$(trainer_status)
+  status=$(trainer_status student_trainer)
   check "FABULA_TEACHER=$FABULA_TEACHER: the loop ran to its end, status $status" [ "$status" = 0 ]
   check "verdicts are the other teacher's" in_runs swapped --workers 1 --backend transformers <"$repo/deploy/verify/stories.py"
   unset FABULA_TEACHER FABULA_TEACHER_TORCH FABULA_RUN FABULA_SET
@@ -135,7 +141,7 @@ part_chaos() {
   export FABULA_SET="interact.word_budget=1100 interact.checkpoint_every_words=300" # 15 updates
   FABULA_RUN=untouched quiet compose up --detach
   local status
-  status=$(trainer_status)
+  status=$(trainer_status student_trainer)
   check "a run that nobody touches ends, status $status" [ "$status" = 0 ]
   # What was judged is remembered in the queue's server; the second run is to be judged anew.
   # shellcheck disable=SC2016  # for the shell in the container
@@ -158,7 +164,7 @@ part_chaos() {
   say "      update $(updates chaos): the trainer's container is removed and another one started"
   docker rm --force "$(container student_trainer)" >/dev/null
   quiet compose up --detach
-  status=$(trainer_status)
+  status=$(trainer_status student_trainer)
   check "the run that all this befell ends, status $status" [ "$status" = 0 ]
   check "and as the untouched one: weights, ledger, stories" in_runs untouched chaos <"$repo/deploy/verify/same.py"
   unset FABULA_SET FABULA_RUN
@@ -191,11 +197,11 @@ part_observe() {
   build && fresh
   FABULA_RUN=observed quiet compose --profile rules --profile observability up --detach --scale teacher=2 \
     queue gateway evaluator teacher student_trainer prometheus
-  local url=http://127.0.0.1:$FABULA_PROMETHEUS_PORT/api/v1/query?query=
+  local url="http://127.0.0.1:$FABULA_PROMETHEUS_PORT/api/v1/query?query="
   check "Prometheus finds both teachers and the evaluator" \
     fetch "${url}count(up%7Bjob%3D~%22teacher%7Cevaluator%22%7D%3D%3D1)" --holds '"3"]' --tries 60
   check "and has loaded its rules" fetch "http://127.0.0.1:$FABULA_PROMETHEUS_PORT/api/v1/rules" --holds FabulaNoTeacher
-  FABULA_RUN=observed quiet trainer_status
+  FABULA_RUN=observed quiet trainer_status student_trainer
   check "and counts the 120 stories of the run, and the canaries" \
     fetch "${url}sum(fabula_teacher_stories_total%7Bsource%3D%22queue%22%7D)%3E%3Dbool%20120" --holds '"1"]' --tries 60
   check "containers are restricted, Prometheus' too" restricted

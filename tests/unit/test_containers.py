@@ -82,6 +82,13 @@ def test_a_profile_has_one_kind_of_teacher_and_one_trainer(profile: str) -> None
     assert "ports" not in teacher  # replicas could not share one
 
 
+def test_each_profile_names_its_run_by_its_own_teacher() -> None:
+    trainers = [service for service in SERVICES.values() if "services/student_trainer" in str(service.get("build"))]
+    named = [trainer["environment"]["FABULA_TEACHER"] for trainer in trainers]
+    assert len(set(named)) == len(LOOPS)
+    assert all("FABULA_TEACHER_MODEL" in name for name in named if not name.startswith("${FABULA_TEACHER:"))
+
+
 @pytest.mark.parametrize("name", ["tgi", "vllm"])
 def test_a_model_server_may_load_the_kernels_that_it_compiles(name: str) -> None:
     service = SERVICES[name]

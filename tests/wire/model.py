@@ -14,7 +14,7 @@ FOCUS = 3.0  # makes attention look at few tokens, so that verdicts differ from 
 LIFT = 5.0  # weight that turns the signal into logits: about nine nats for a digit or a space
 
 
-def make_judge_folder(folder: Path, *, lift: float = LIFT, spaces: bool = True, begins_each_text: bool = True) -> Path:
+def make_judge_folder(folder: Path, *, lift: float = LIFT, begins_each_text: bool = True, heads: int = 4) -> Path:
     """Write a tiny Llama with Llama 3's chat template.
 
     Args:
@@ -23,8 +23,9 @@ def make_judge_folder(folder: Path, *, lift: float = LIFT, spaces: bool = True, 
             gives answers "d d d" more than nine tenths of the probability, 0 leaves the random model as it is.
         begins_each_text: whether the tokenizer puts a beginning token before each text, as Llama 3's own does; the
             chat template does in any case.
+        heads: of its attention; vLLM's kernels for CPUs want them 32 wide, which is two.
     """
-    make_tiny_llama(folder)
+    make_tiny_llama(folder, heads=heads)
     if begins_each_text:
         _begin_each_text(folder)
     if lift:
