@@ -72,7 +72,12 @@ audit: .venv/.ready-dev
 	@$(BIN)/python -m deploy.audit $(ARGS) || [ $$? -eq 77 ]
 
 sbom: .venv/.ready-dev
+ifdef IMAGE
+	@id=$$(docker create $(IMAGE)) || exit 1; docker export $$id | $(BIN)/python -m deploy.sbom - --name $(IMAGE) --to sbom/$(subst :,-,$(IMAGE)); \
+	status=$$?; docker rm $$id >/dev/null; exit $$status
+else
 	@$(BIN)/python -m deploy.sbom .venv --name fabula --to sbom
+endif
 
 gpu-bench: .venv/.ready-dev
 	@$(BIN)/python -m bench.gpu $(ARGS)

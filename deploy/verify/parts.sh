@@ -40,7 +40,11 @@ part_config() {
   for profile in rules gpu tgi vllm observability; do
     check "compose.yaml is valid with --profile $profile" quiet compose --profile "$profile" config
   done
+  echo FABULA_MAX_STORIES=7 >"$state/more.env"
+  check "services get what FABULA_ENV_FILE says" further_settings
 }
+
+further_settings() { FABULA_ENV_FILE=$state/more.env compose --profile rules config | grep -E "FABULA_MAX_STORIES: .?7" >/dev/null; }
 
 part_images() {
   build
@@ -49,6 +53,10 @@ part_images() {
   for image in fabula-teacher:none fabula-student-trainer:cpu fabula-evaluator:cpu; do
     say "      $image on top of its base: $(layers "$image")"
     check "$image: contents" contents "$image"
+    if [ -x "$repo/.venv/bin/python" ]; then
+      check "$image: packages and licences are listed, none refused" quiet make -C "$repo" sbom IMAGE="$image"
+      say "      $(grep ' Debian packages' "$state/last.log")"
+    fi
   done
 }
 
