@@ -18,6 +18,10 @@ from services.evaluator.statistics import RESAMPLES, mean_interval, percentile_i
 CHOICES_FILE = "choices.json"
 """Paradigm -> index of the candidate chosen, item by item; 0 is right. Beside a ranking suite's predictions."""
 
+RESAMPLES_FILE = "resamples.json"
+"""A headline that is no mean over items, such as a regression's, in each resample: `drawn` says of what it was drawn,
+and where that is equal, resample r of both checkpoints holds the same; `values` are in the headline's unit."""
+
 Choices = Mapping[str, Sequence[int]]
 
 

@@ -55,6 +55,8 @@ def chosen(scores: Sequence[float]) -> int:
     return max(range(len(scores)), key=lambda i: (scores[i], -i))
 
 
-def is_tie(scores: Sequence[float]) -> bool:
-    """Whether the highest score is reached by more than one candidate exactly."""
-    return sum(score == max(scores) for score in scores) > 1
+def tied(scores: Sequence[float]) -> tuple[int, ...]:
+    """Indices of the candidates that reach the highest score exactly, where there is more than one; else none."""
+    best = max(scores)
+    indices = tuple(i for i, score in enumerate(scores) if score == best)
+    return indices if len(indices) > 1 else ()

@@ -13,6 +13,7 @@ from scipy.stats import spearmanr
 from fabula_proto import SuiteResult
 from services.evaluator.comparison import (
     CHOICES_FILE,
+    RESAMPLES_FILE,
     Change,
     Choices,
     Switches,
@@ -27,6 +28,7 @@ from services.local.evaluated import Evaluated
 
 SEED = 42
 WUGS = ("wug_adj", "wug_past")
+READING = "reading"
 AOA, SURPRISALS_FILE = "aoa", "surprisal.json"
 STORYTELLING, STORIES_FILE = "storytelling", "stories.json"
 CHOICES = TypeAdapter(dict[str, Annotated[list[int], Field(min_length=1)]])
@@ -74,7 +76,15 @@ class Surprisals(BaseModel):
         return {word: sum(values) / len(values) for word, values in found.items()}
 
 
+class Resamples(BaseModel):
+    """What is read here of a regression's resamples."""
+
+    drawn: str
+    values: Annotated[tuple[float, ...], Field(min_length=1)]
+
+
 SURPRISALS = TypeAdapter(Surprisals)
+RESAMPLES = TypeAdapter(Resamples)
 PREFERENCES = TypeAdapter(Annotated[list[tuple[float, float]], Field(min_length=1)])
 STORIES = TypeAdapter(Stories)
 
@@ -123,6 +133,8 @@ def compare(base: Evaluated, other: Evaluated, suite: str) -> Comparison:
         return _compare_preferences(base, other, suite)
     if suite == AOA:
         return _compare_surprisals(base, other)
+    if suite == READING:
+        return _compare_resamples(base, other, before, after)
     old, new = (one.read(suite, CHOICES_FILE, CHOICES) for one in (base, other))
     if old is None or new is None:
         return Comparison(why_not=f"no {CHOICES_FILE} says which items were right")
@@ -164,6 +176,17 @@ def _compare_surprisals(base: Evaluated, other: Evaluated) -> Comparison:
     if earlier.keys() != later.keys():
         return Comparison(why_not=f"other words than in {base.name}")
     return Comparison(paired_mean_change([later[word] - earlier[word] for word in earlier], SEED))
+
+
+def _compare_resamples(base: Evaluated, other: Evaluated, before: SuiteResult, after: SuiteResult) -> Comparison:
+    """Resample r drew the same sentences for both, and both were fitted anew to them."""
+    old, new = (one.read(READING, RESAMPLES_FILE, RESAMPLES) for one in (base, other))
+    if old is None or new is None:
+        return Comparison(why_not=f"no {RESAMPLES_FILE}; measure both again with --again")
+    if old.drawn != new.drawn or len(old.values) != len(new.values):
+        return Comparison(why_not=f"other words, or another seed of the resampling, than in {base.name}")
+    earlier, later = (result.measures[result.headline or ""].value for result in (before, after))
+    return Comparison(Change(later - earlier, *percentile_interval(np.subtract(new.values, old.values))))
 
 
 def _compare_stories(base: Evaluated, other: Evaluated, before: SuiteResult, after: SuiteResult) -> Comparison:

@@ -1,6 +1,7 @@
 """`fabula leaderboard`: checkpoints against suites, what changed from a base, and whether that is beyond chance."""
 
 import csv
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -8,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from fabula_proto import Measure
+from services.evaluator.adapters.files import write_whole
 from services.evaluator.comparison import CHOICES_FILE, Change
 from services.evaluator.statistics import Tally, macro_accuracy
 from services.local.comparing import CHOICES, SEED, STORYTELLING, Comparison, compare
@@ -217,14 +219,17 @@ def write_csv(run_dirs: Sequence[Path], suite: str | None, path: Path) -> None:
     """Every measure of every evaluation, one a line, in the units of the reports; of one suite where it is named.
 
     Raises:
-        CommandError: there is no such run, or the file cannot be written.
+        CommandError: there is no such run, or the file cannot be written; an earlier one stays as it was.
     """
-    runs = [read_run(run_dir) for run_dir in run_dirs]
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(CSV_COLUMNS)
+    writer.writerows(row for run_dir in run_dirs for row in _measures(read_run(run_dir), suite))
     try:
-        with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(CSV_COLUMNS)
-            writer.writerows(row for run in runs for row in _measures(run, suite))
+        if path.exists() and not path.is_file():  # a pipe or a device holds nothing that could be lost
+            path.write_text(text.getvalue(), encoding="utf-8", newline="")
+        else:
+            write_whole(path.resolve(), text.getvalue())  # a link stays one
     except OSError as error:
         raise CommandError(f"the CSV cannot be written to {path}: {error.strerror}", exit_code=1) from error
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from transformers import AutoTokenizer
 
 from fabula_proto import SuiteResult
 from services.evaluator.errors import AbandonedError
@@ -12,6 +13,7 @@ from services.evaluator.evaluation import evaluate_checkpoint
 from services.evaluator.progress import Progress, Watch, unwatched
 from services.evaluator.request import EvaluationRequest
 from services.evaluator.settings import EvaluatorSettings
+from services.student_trainer.token_cache import cached_blocks
 from tests.evaluator_helpers import save_checkpoint
 from tests.teacher_helpers import WordJudge, teacher
 
@@ -55,6 +57,17 @@ def test_what_is_copied_is_found_and_its_absence_explained(run: Path) -> None:
     assert result.reason is None
     assert result.measures["longest_copy"].value == result.measures["words"].value > 0
     assert result.measures["longest_copy"].n == STORIES
+
+
+def test_what_is_copied_from_a_corpus_in_no_file_is_found_in_the_runs_tokens(run: Path) -> None:
+    (run / "run.yaml").write_text("corpus: {source: grammar}\n", encoding="utf-8")
+    stories_of(run)
+    written = json.loads((run / "evaluations" / "chck_1M" / "storytelling" / "stories.json").read_text("utf-8"))
+    told = [f"He said {story['text']} then" for story in written["stories"]]
+    cached_blocks(run / "tokens", told, AutoTokenizer.from_pretrained(run / "checkpoints" / "chck_1M"), 1)
+    result = stories_of(run)
+    assert result.reason is None
+    assert result.measures["longest_copy"].value == result.measures["words"].value > 0
 
 
 def test_reading_the_corpus_can_be_stopped(run: Path) -> None:

@@ -3,25 +3,21 @@
 import csv
 import io
 import json
-import math
+import os
 import re
+import resource
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import scipy.stats
 from rich.console import Console
 
-from fabula_proto import Measure
 from services.cli import main
 from services.evaluator.comparison import mcnemar
-from services.evaluator.statistics import FloatArray
-from services.evaluator.suites.outcome import SuiteOutcome
 from services.local import leaderboard_tables
 from services.local.comparing import weights
 from services.local.leaderboard import Leaderboard, Row, leaderboard
-from tests.evaluated_runs import Answers, Suite, boxes, new_run, of_outcome, pairs, stories, write_evaluation, wugs
+from tests.evaluated_runs import Answers, Suite, boxes, new_run, pairs, stories, write_evaluation
 
 GOOD: Answers = {"agreement": [0] * 180 + [1] * 20, "islands": [0] * 90 + [1] * 110}
 WORSE: Answers = {"agreement": [0] * 120 + [1] * 80, "islands": [0] * 95 + [1] * 105}
@@ -137,51 +133,6 @@ def test_other_items_are_not_compared(tmp_path: Path, suite: Suite, why: str) ->
     assert re.search(f"chck_2M_rl_100k blimp: not compared: {why}", text)
 
 
-def test_correlations_with_people_change_by_the_same_resamples(tmp_path: Path) -> None:
-    run = new_run(tmp_path / "r", ("chck_1M",))
-    rng = np.random.default_rng(4)
-    people = rng.integers(0, 12, 40) / 11
-    before, after = rng.normal(0, 1, 40), people * 2 + rng.normal(0, 0.5, 40)
-    write_evaluation(run, "chck_1M", (1, 0), [wugs(people.tolist(), before.tolist())])
-    write_evaluation(run, "chck_1M_rl_1k", (1, 1), [wugs(people.tolist(), after.tolist())])
-    write_evaluation(run, "chck_1M_rl_2k", (1, 2), [wugs(people[::-1].tolist(), after.tolist())])
-    same, other = list(rows(leaderboard([run])).values())[1:]
-    delta = same.cells["wug_adj"].delta
-    assert delta is not None
-    drawn = rng.integers(0, 40, (400, 40))  # both checkpoints answer the same resampled items
-    gains = [_rho(after[row], people[row]) - _rho(before[row], people[row]) for row in drawn]
-    low, high = np.quantile(gains, [0.025, 0.975])
-    assert delta.value == pytest.approx(_rho(after, people) - _rho(before, people))
-    assert [delta.low, delta.high] == pytest.approx([low, high], abs=0.15 * (high - low))
-    assert other.cells["wug_adj"].delta is None
-    assert other.cells["wug_adj"].not_compared == "other items than in chck_1M"
-
-
-def test_surprisals_are_compared_word_by_word(tmp_path: Path) -> None:
-    run = new_run(tmp_path / "r", ("chck_1M",))
-    before = {"dog": [5.0, 7.0], "moon": [9.0, math.nan], "never": [math.nan]}
-    after = {"dog": [4.0, 4.0], "moon": [7.0, 9.5], "never": [math.nan]}
-    write_evaluation(run, "chck_1M", (1, 0), [surprisals(before)])
-    write_evaluation(run, "chck_1M_rl_1k", (1, 1), [surprisals(after)])
-    write_evaluation(run, "chck_1M_rl_2k", (1, 2), [surprisals({"dog": [4.0]})])
-    same, other = list(rows(leaderboard([run])).values())[1:]
-    delta = same.cells["aoa"].delta
-    assert delta is not None
-    assert (delta.value, delta.low, delta.high) == pytest.approx((-1.375, -2.0, -0.75))  # of dog -2, of moon -0.75
-    assert other.cells["aoa"].not_compared == "other words than in chck_1M"
-
-
-def surprisals(by_word: dict[str, list[float]]) -> Suite:
-    """Of words in contexts, as the suite aoa writes them."""
-    found = [{"target_word": word, "surprisal": value} for word, values in by_word.items() for value in values]
-    outcome = SuiteOutcome("here", "surprisal", "nats", {"surprisal": Measure(value=1.0, low=1.0, high=1.0, n=2)})
-    return Suite(of_outcome("aoa", outcome, None).result, {"surprisal.json": json.dumps({"results": found})})
-
-
-def _rho(first: FloatArray, second: FloatArray) -> float:
-    return float(scipy.stats.spearmanr(first, second).statistic)
-
-
 def test_stories_of_another_prompt_or_teacher_are_not_compared(tmp_path: Path) -> None:
     other_prompt = stories([4.0] * 80, prompt="In a hole")
     told = stories([4.0] * 80)
@@ -260,8 +211,40 @@ def test_several_runs_and_csv(
     assert (line["pretraining_words"], line["interaction_words"]) == ("2000000", "100000")
     assert (float(line["value"]), int(line["n"]), line["source"]) == (0.6, 200, "here")
     assert float(line["low"]) < 0.6 < float(line["high"])
-    assert run_command(monkeypatch, "leaderboard", runs[0], "--csv", tmp_path / "none" / "x.csv") == 1
-    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_csv_that_cannot_be_written_leaves_the_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A limit on the size of files stands in for a disk that is full."""
+    run, file = two_checkpoints(tmp_path / "r", pairs(WORSE)), tmp_path / "out" / "all.csv"
+    assert run_command(monkeypatch, "leaderboard", run, "--csv", file) == 0
+    before = file.read_bytes()
+    assert before.endswith(b"\r\n")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) - 1, hard))
+    try:
+        assert run_command(monkeypatch, "leaderboard", run, "--csv", file) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert f"the CSV cannot be written to {file}: File too large" in " ".join(capsys.readouterr().err.split())
+    assert file.read_bytes() == before
+    assert list(file.parent.iterdir()) == [file]
+    for wrong in (file / "x.csv", tmp_path):
+        assert run_command(monkeypatch, "leaderboard", run, "--csv", wrong) == 1
+        assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_csv_goes_through_links_and_into_pipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, file, link = two_checkpoints(tmp_path / "r", pairs(WORSE)), tmp_path / "all.csv", tmp_path / "link.csv"
+    link.symlink_to(file)
+    assert run_command(monkeypatch, "leaderboard", run, "--csv", link) == 0
+    assert link.readlink() == file
+    reading, writing = os.pipe()
+    assert run_command(monkeypatch, "leaderboard", run, "--csv", f"/dev/fd/{writing}") == 0
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        assert pipe.read() == file.read_bytes()
 
 
 def test_a_narrow_terminal_gets_the_suites_below_each_other(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from services.evaluator.errors import AbandonedError, CheckpointError, ItemsErro
 from services.evaluator.fitting import leave_out_long
 from services.evaluator.generated.box_stories import box_stories
 from services.evaluator.generated.minimal_pairs import minimal_pairs
-from services.evaluator.items import Item, ItemSet, choice, chosen, is_tie, minimal_pair
+from services.evaluator.items import Item, ItemSet, choice, chosen, minimal_pair, tied
 from tests.evaluator_helpers import brute_force, no_progress, tiny_gpt2, tiny_llama, tiny_tokenizer
 from tests.evaluator_models import seeded, tiny_mamba, tiny_mistral, tiny_qwen2
 
@@ -166,7 +166,7 @@ def test_equal_candidates_tie_exactly_and_the_first_is_taken(
     items = [minimal_pair("tie", same, same), *minimal_pairs(2, 3).items]
     scores = LogProbabilityEngine(model, tokenizer, 32).score(items, no_progress)
     assert scores[0][0] == scores[0][1]
-    assert is_tie(scores[0])
+    assert tied(scores[0]) == (0, 1)
     assert chosen(scores[0]) == 0
 
 

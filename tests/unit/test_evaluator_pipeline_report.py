@@ -11,9 +11,9 @@ import pytest
 from services.evaluator.adapters.eval_data import load_wug_adj
 from services.evaluator.engine import ItemsDone
 from services.evaluator.errors import SuiteFailedError
-from services.evaluator.items import Candidate, Item, ItemSet
+from services.evaluator.items import Candidate, Item, ItemSet, choice
 from services.evaluator.statistics import Tally
-from services.evaluator.suites import comps, ewok, wug_adj
+from services.evaluator.suites import comps, entity_tracking, ewok, wug_adj
 from services.evaluator.suites.entity_tracking import SPLITS
 from services.evaluator.suites.pipeline_report import accuracy_report, split_report
 from tests.evaluator_helpers import SHARED, no_progress
@@ -118,6 +118,30 @@ def test_comps_predicts_whole_sentences() -> None:
     assert preds["base"] == [{"id": "base_0", "pred": "a robin has wings."}]
     assert preds["wugs_dist_before"] == [{"id": "wugs_dist_before_0", "pred": "a trout has wings."}]
     assert json.loads(outcome.files["choices.json"])["wugs_dist_before"] == [1]
+
+
+def test_ties_are_listed_one_by_one_under_the_ids_of_the_predictions() -> None:
+    def item(uid: str, options: int) -> Item:
+        return choice(uid, "It is", [f" here {i}." for i in range(options)], (("split", "regular"), ("ops", uid[8])))
+
+    items = tuple(item(uid, 3) for uid in ("regular_0_ops", "regular_1_ops", "regular_0_ops", "regular_1_ops"))
+    scores = (-1.0, -2.0, -2.0), (-3.0, -1.0, -1.0), (-1.0, -1.0, -1.0), (-2.0, -1.0, -3.0)
+    outcome = entity_tracking.evaluate(ItemSet(items, "here"), Given(*scores), 0, no_progress)
+    ties = json.loads(outcome.files["ties.json"])
+    assert ties == {
+        "ties": 2,
+        "items": [{"id": "regular_1_ops_0", "candidates": [1, 2]}, {"id": "regular_0_ops_1", "candidates": [0, 1, 2]}],
+    }
+    rows = [row for found in json.loads(outcome.files["predictions.json"]).values() for row in found["predictions"]]
+    preds = {row["id"]: row["pred"] for row in rows}
+    assert [preds[one["id"]] for one in ties["items"]] == [" here 1.", " here 0."]  # the first of equals is taken
+    assert json.loads(outcome.files["choices.json"])["regular_1_ops"] == [1, 1]
+
+    same = wug_adj.evaluate(wugs(0.5, 1.0, 0.0), Given((-1.0, -30.0), (-2.0, -2.0), (-3.0, -2.0)), 0, no_progress)
+    listed = {"ties": 1, "items": [{"id": "wug_adj_1", "candidates": [0, 1]}]}
+    assert json.loads(same.files["ties.json"]) == listed
+    none = wug_adj.evaluate(wugs(0.5, 1.0, 0.0), Given((-1.0, -30.0), (-2.0, -3.0), (-3.0, -2.0)), 0, no_progress)
+    assert json.loads(none.files["ties.json"]) == {"ties": 0, "items": []}
 
 
 def wugs(*ratings: float) -> ItemSet:

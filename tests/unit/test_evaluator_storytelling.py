@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from fabula_proto import CriterionScore, ScoreResponse, Story, TeacherIdentity, Verdict, VerdictStatus
 from services.evaluator.adapters.run_config import read_run_config
-from services.evaluator.adapters.training_text import training_documents
+from services.evaluator.adapters.training_text import tokenised_documents, training_documents
 from services.evaluator.errors import MissingDataError
 from services.evaluator.suites import storytelling
 from services.evaluator.suites.storytelling import Written
 from services.evaluator.writing import WrittenStory, write_stories
+from services.student_trainer.token_cache import cached_blocks
 from tests.evaluator_helpers import no_progress, tiny_gpt2, tiny_tokenizer
 
 PROMPT = "Once upon a time"
@@ -128,6 +130,30 @@ def test_damaged_training_text_is_no_training_text(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").rename(tmp_path / "a.md")
     with pytest.raises(MissingDataError, match=r"holds no file that ends in \.txt"):
         list(training_documents(str(tmp_path), "text"))
+
+
+def test_a_corpus_that_is_in_no_file_is_read_as_it_was_tokenised(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    documents = ["The old fox said </s> and hid.", "A naïve  king\n\nslept.", "The box is by the door of the garden."]
+    place = cached_blocks(tmp_path / "tokens", documents, tokenizer, 8)
+    found = list(tokenised_documents(tmp_path, tokenizer))
+    assert found[:2] == documents[:2]
+    assert documents[2].startswith(found[2])  # what fills no block was not learned from
+    assert len(documents[2]) - len(found[2]) < 40
+
+    def refused(message: str, folder: Path | None = tmp_path, by: PreTrainedTokenizerFast = tokenizer) -> None:
+        with pytest.raises(MissingDataError, match=message):
+            list(tokenised_documents(folder, by))
+
+    refused("holds 0 tokenised corpora", None)
+    refused("holds 0 tokenised corpora", tmp_path / "tokens")
+    refused(r"another tokenizer than the checkpoint's made .*tokens\.i32", by=tiny_tokenizer(300))
+    (place / "tokens.i32").write_bytes((place / "tokens.i32").read_bytes()[:-4])
+    refused(r"tokens\.i32 cannot be read: it is not what its manifest says")
+    (place / "manifest.json").write_text("{}", encoding="utf-8")
+    refused(r"tokens\.i32 cannot be read")
+    (place / "tokens.i32").unlink()
+    refused("No such file")
 
 
 def test_the_runs_corpus_is_read_from_its_configuration(tmp_path: Path) -> None:

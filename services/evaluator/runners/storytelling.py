@@ -1,9 +1,10 @@
 """The checkpoint writes stories, a teacher judges them."""
 
 import time
+from collections.abc import Iterator
 
 from services.evaluator.adapters.teacher_client import TeacherClient
-from services.evaluator.adapters.training_text import training_documents
+from services.evaluator.adapters.training_text import tokenised_documents, training_documents
 from services.evaluator.bench import Bench, Measured
 from services.evaluator.copying import CopyFinder
 from services.evaluator.errors import MissingDataError
@@ -58,13 +59,21 @@ def run(bench: Bench) -> Measured:
 
 
 def _copied(bench: Bench, texts: list[str]) -> tuple[int, ...] | None:
-    """Words of each story's longest copy from the run's training text; none where that is not in files here."""
+    """Words of each story's longest copy from the run's training text; none where that is not here."""
     finder, done = CopyFinder(texts), bench.done(storytelling.NAME)
     try:
-        for number, document in enumerate(training_documents(bench.run.corpus, bench.run.text_field)):
+        for number, document in enumerate(_training_text(bench)):
             if number % _DOCUMENTS_A_LOOK == 0:
                 done(len(texts), len(texts))
             finder.read(document)
     except MissingDataError:
         return None
     return tuple(finder.longest())
+
+
+def _training_text(bench: Bench) -> Iterator[str]:
+    """From the files of the run's corpus; where they are not here, from the run's own tokenised copy."""
+    try:
+        yield from training_documents(bench.run.corpus, bench.run.text_field)
+    except MissingDataError:
+        yield from tokenised_documents(bench.request.run_folder, bench.checkpoint.tokenizer)

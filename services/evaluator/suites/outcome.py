@@ -1,6 +1,7 @@
 """What a suite hands back, and the arithmetic that ranking suites share."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,7 @@ from fabula_proto import Measure, SampleStory, TeacherIdentity
 from services.evaluator.batching import grouped
 from services.evaluator.comparison import CHOICES_FILE
 from services.evaluator.engine import ItemsDone, Scorer
-from services.evaluator.items import Item, ItemSet, chosen, is_tie
+from services.evaluator.items import Item, ItemSet, chosen, tied
 from services.evaluator.statistics import Estimate, Tally, macro_accuracy
 from services.evaluator.suites.pipeline_report import REPORT_FILE, accuracy_report
 
@@ -39,11 +40,16 @@ def as_json(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Which candidate the model preferred, item by item."""
+    """Which candidate the model preferred, item by item, and which ones shared the highest score, if several did."""
 
     items: tuple[Item, ...]
     choices: tuple[int, ...]
-    ties: int
+    ties: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, items: tuple[Item, ...], scores: Sequence[Sequence[float]]) -> "Ranking":
+        """The most probable candidate of each item; the first of equals."""
+        return cls(items, tuple(map(chosen, scores)), tuple(map(tied, scores)))
 
     def tallies(self, group: str | None = None) -> dict[str, Tally]:
         """Right and all items by paradigm, or by the value of `group` (items without that group are left out)."""
@@ -54,17 +60,25 @@ class Ranking:
             if key is not None
         }
 
+    def ids(self) -> list[str]:
+        """The pipeline's name of each item: its paradigm and its number there."""
+        seen: Counter[str] = Counter()
+        names = []
+        for item in self.items:
+            names.append(f"{item.uid}_{seen[item.uid]}")
+            seen[item.uid] += 1
+        return names
+
     def predictions(self, *, whole_texts: bool = False) -> dict[str, Any]:
         """The BabyLM pipeline's predictions.json: paradigm -> {"predictions": [{"id", "pred"}]}.
 
         `pred` is the completion that was chosen, or with `whole_texts` all that the model read.
         """
         by_uid: dict[str, dict[str, list[dict[str, Any]]]] = {}
-        for item, choice in zip(self.items, self.choices, strict=True):
-            rows = by_uid.setdefault(item.uid, {"predictions": []})["predictions"]
+        for name, item, choice in zip(self.ids(), self.items, self.choices, strict=True):
             candidate = item.candidates[choice]
             pred = candidate.text if whole_texts else candidate.completion
-            rows.append({"id": f"{item.uid}_{len(rows)}", "pred": pred})
+            by_uid.setdefault(item.uid, {"predictions": []})["predictions"].append({"id": name, "pred": pred})
         return by_uid
 
     def chosen_by_paradigm(self) -> dict[str, list[int]]:
@@ -73,19 +87,24 @@ class Ranking:
         return {uid: [self.choices[i] for i in indices] for uid, indices in uids.items()}
 
     def files(self, report: str, *, whole_texts: bool = False) -> dict[str, str]:
-        """The pipeline's predictions.json and its report, the choices as indices, and how many ties there were."""
+        """The pipeline's predictions.json and its report, the choices as indices, and the ties."""
         return {
             PREDICTIONS_FILE: json.dumps(self.predictions(whole_texts=whole_texts)),
             REPORT_FILE: report,
             CHOICES_FILE: as_json(self.chosen_by_paradigm()),
-            TIES_FILE: as_json({"ties": self.ties}),
+            TIES_FILE: self.ties_file(),
         }
+
+    def ties_file(self) -> str:
+        """How many ties there were, and each one: the item's id in the predictions, the candidates as indices."""
+        named = zip(self.ids(), self.ties, strict=True)
+        rows = [{"id": name, "candidates": indices} for name, indices in named if indices]
+        return as_json({"ties": len(rows), "items": rows})
 
 
 def rank(item_set: ItemSet, scorer: Scorer, done: ItemsDone) -> Ranking:
     """Score every item and take the most probable candidate; the first of equals."""
-    scores = scorer.score(item_set.items, done)
-    return Ranking(item_set.items, tuple(chosen(s) for s in scores), sum(is_tie(s) for s in scores))
+    return Ranking.of(item_set.items, scorer.score(item_set.items, done))
 
 
 def as_measure(estimate: Estimate) -> Measure:

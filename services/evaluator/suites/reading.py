@@ -6,9 +6,11 @@ products of two; the score is the percentage of the variance left by these that 
 baseline the word before it too (length and surprisal: spillover). Both as the BabyLM 2025 pipeline defines them.
 
 The headline is `eye_tracking`: it averages four measures. Intervals resample whole sentences; R2 never falls when the
-data are resampled, so an interval leans upwards where the value is near 0.
+data are resampled, so an interval leans upwards where the value is near 0. What the headline was in each resample is
+kept, so that two checkpoints can be compared on the same ones.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from math import isfinite, nan
 import numpy as np
 
 from fabula_proto import Measure
+from services.evaluator.comparison import RESAMPLES_FILE
 from services.evaluator.errors import SuiteFailedError
 from services.evaluator.regression import (
     Gain,
@@ -82,8 +85,9 @@ def evaluate(data: ReadingData, surprisals: Sequence[float], previous: Sequence[
         for spillover in (False, True)
     }
     own, spilt = ({name: found for name, (found, _) in fits[spillover].items()} for spillover in (False, True))
+    eye_tracking = [fits[False][name] for name in EYE_TRACKING]
     measures = {
-        HEADLINE: _measure([fits[False][name] for name in EYE_TRACKING]),
+        HEADLINE: _measure(eye_tracking),
         "self_paced": _measure([fits[True][SELF_PACED]]),
     }
     measures |= {f"own/{name}": _measure([fit]) for name, fit in fits[False].items()}
@@ -100,6 +104,7 @@ def evaluate(data: ReadingData, surprisals: Sequence[float], previous: Sequence[
             ),
             "predictive_power.jsonl": _power(own),
             "predictive_power_spillover.jsonl": _power(spilt),
+            RESAMPLES_FILE: json.dumps({"drawn": _drawn(data, seed), "values": _resampled(eye_tracking).tolist()}),
             "report.txt": f"EYE TRACKING SCORE: {measures[HEADLINE].value:.2f}\n"
             f"SELF-PACED READING SCORE: {measures['self_paced'].value:.2f}\n",
         },
@@ -124,8 +129,19 @@ def _fit(
 def _measure(fits: Sequence[tuple[Gain, FloatArray]]) -> Measure:
     """The mean percentage over several regressions on the same resamples; `n` is the smallest number of words."""
     value = sum(found.partial_r2 * 100 for found, _ in fits) / len(fits)
-    low, high = percentile_interval(np.mean([replicates for _, replicates in fits], axis=0) * 100)
+    low, high = percentile_interval(_resampled(fits))
     return Measure(value=value, low=low, high=high, n=min(found.n for found, _ in fits))
+
+
+def _resampled(fits: Sequence[tuple[Gain, FloatArray]]) -> FloatArray:
+    """Their mean percentage in each resample."""
+    mean_R: FloatArray = np.mean([replicates for _, replicates in fits], axis=0) * 100
+    return mean_R
+
+
+def _drawn(data: ReadingData, seed: int) -> str:
+    """The same for the same resamples of the same words."""
+    return hashlib.sha256(f"{seed} {RESAMPLES} {data.words}".encode()).hexdigest()[:32]
 
 
 def _correlation(first_N: FloatArray, second_N: FloatArray) -> float:

@@ -13,7 +13,7 @@ import torch
 from services.evaluator.correlation import PREFERENCES_FILE, spearman_interval
 from services.evaluator.engine import ItemsDone, Scorer
 from services.evaluator.errors import SuiteFailedError
-from services.evaluator.items import ItemSet, chosen, is_tie
+from services.evaluator.items import ItemSet
 from services.evaluator.suites.outcome import PREDICTIONS_FILE, TIES_FILE, Ranking, SuiteOutcome, as_json, as_measure
 from services.evaluator.suites.pipeline_report import REPORT_FILE, report_text
 
@@ -34,8 +34,7 @@ def evaluate(item_set: ItemSet, scorer: Scorer, seed: int, done: ItemsDone) -> S
         estimate = spearman_interval(preferences, ratings, seed)
     except ValueError as error:
         raise SuiteFailedError(f"no correlation with people's preferences: {error}") from error
-    choices = tuple(chosen(row) for row in scores)
-    ranking = Ranking(item_set.items, choices, sum(is_tie(row) for row in scores))
+    ranking = Ranking.of(item_set.items, scores)
     return SuiteOutcome(
         source=item_set.source,
         headline=SPEARMAN,
@@ -45,7 +44,7 @@ def evaluate(item_set: ItemSet, scorer: Scorer, seed: int, done: ItemsDone) -> S
             PREDICTIONS_FILE: json.dumps(_predictions(ranking, preferences)),
             REPORT_FILE: report_text([("UID", {"avg": estimate.value})], estimate.value, "SPEARMAN'S RHO"),
             PREFERENCES_FILE: as_json(list(zip(ratings, preferences, strict=True))),
-            TIES_FILE: as_json({"ties": ranking.ties}),
+            TIES_FILE: ranking.ties_file(),
         },
     )
 
