@@ -37,6 +37,7 @@ class Milestone(Message):
     spent: int
     prompt: int | None
     teacher: int | None
+    corpus: int | None = None
     student: int | None
 
 
@@ -123,6 +124,7 @@ def _milestone(facts: Facts, update: UpdateLine | None) -> Milestone:
         spent=facts.interaction_words,
         prompt=(update.words_prompt if update is not None else None) if begun else 0,
         teacher=(update.words_teacher if update is not None else None) if begun else 0,
+        corpus=(update.words_corpus if update is not None else None) if begun else 0,
         student=(update.words_student if update is not None else None) if begun else 0,
     )
 
@@ -156,8 +158,16 @@ def _parts(ledger: RunLedger) -> Iterator[Table | str]:
         yield table
     if ledger.milestones:
         yield ""
-        table = plain_table("At each checkpoint", "", "updates", "spent", "prompt", "teacher", "student", "pretraining")
-        for kept in ledger.milestones:
-            numbers = (kept.updates, kept.spent, kept.prompt, kept.teacher, kept.student, kept.pretraining)
-            table.add_row(kept.checkpoint, *("-" if number is None else f"{number:,}" for number in numbers))
-        yield table
+        yield _milestones_table(ledger.milestones)
+
+
+def _milestones_table(milestones: Sequence[Milestone]) -> Table:
+    corpus = ["corpus"] if any(kept.corpus for kept in milestones) else []
+    columns = ["updates", "spent", "prompt", "teacher", *corpus, "student", "pretraining"]
+    table = plain_table("At each checkpoint", "", *columns)
+    if corpus:
+        table.padding = 0  # to fit 80 columns
+    for kept in milestones:
+        numbers = [getattr(kept, column) for column in columns]
+        table.add_row(kept.checkpoint, *("-" if number is None else f"{number:,}" for number in numbers))
+    return table

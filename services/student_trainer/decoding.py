@@ -53,7 +53,8 @@ def decode(
     its own forward.
 
     Raises:
-        ValueError: a prompt is empty, or prompt and response do not fit the model's positions.
+        ValueError: a prompt is empty, prompt and response do not fit the model's positions, or prompts differ in length
+            and the model sees a window only.
         FloatingPointError: the model's logits are not numbers.
     """
     device = model.device
@@ -69,7 +70,7 @@ def decode(
         cache, logits_BV = aligned.read(model)
         steps: Steps
         if not isinstance(model, GPT2LMHeadModel) or not is_plain_gpt2(model):
-            steps = GeneralSteps(model, aligned, cache)
+            steps = GeneralSteps(model, aligned, cache, room)
         elif cuda_graph:
             steps = GraphSteps(Gpt2Steps(model, aligned, cache, room, fixed=True))
         else:

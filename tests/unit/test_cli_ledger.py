@@ -5,10 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from services.cli import main
 from services.local.errors import CommandError
-from services.local.ledgers import RunLedger, read_ledger
+from services.local.ledgers import RunLedger, read_ledger, show
 from services.student_trainer.ledger import Ledger
 
 
@@ -20,8 +21,9 @@ def checkpoint(folder: Path, name: str, *, updates: int = 0, spent: int = 0, pre
     path.write_text(json.dumps({**facts, "seed": 42, "sha256": {}}))
 
 
-def update(step: int, teacher: int, student: int) -> str:
-    words = {"words_prompt": 16, "words_teacher": teacher, "words_student": student, "words_spent": 16 + teacher}
+def update(step: int, teacher: int, student: int, corpus: int = 0) -> str:
+    words = {"words_prompt": 16, "words_teacher": teacher, "words_corpus": corpus, "words_student": student}
+    words["words_spent"] = 16 + teacher + corpus
     return json.dumps({"phase": "interact", "step": step, "score_mean": 1.5, **words}) + "\n"
 
 
@@ -40,6 +42,14 @@ def folder(tmp_path: Path) -> Path:
         account = account.pay(24, 16, 3, written)
     account.write(folder / "ledger.json")
     return folder
+
+
+def printed(ledger: RunLedger) -> list[str]:
+    """The lines that `show` prints on 80 columns."""
+    console = Console(width=80)
+    with console.capture() as capture:
+        show(ledger, console)
+    return [line.rstrip() for line in capture.get().splitlines()]
 
 
 def test_words_of_prompt_teacher_and_student_apart(folder: Path) -> None:
@@ -62,6 +72,34 @@ def test_words_of_prompt_teacher_and_student_apart(folder: Path) -> None:
     assert (after.checkpoint, after.updates, after.spent) == ("chck_900_rl_100", 2, 160)
     assert (after.prompt, after.teacher, after.student) == (16, 144, 990)
     assert ledger.problems == ()
+
+
+def test_corpus_words_are_part_of_what_was_spent(tmp_path: Path) -> None:
+    """`interact.mixed` at the paper's size: a column of its own, and the table still fits 80 columns."""
+    folder = tmp_path / "mixed"
+    checkpoint(folder, "chck_100M", pretraining=100_000_000)
+    checkpoint(folder, "chck_100M_rl_1M", updates=233, spent=960_691, pretraining=100_000_000)
+    (folder / "run.yaml").write_text("run: mixed\n")
+    (folder / "metrics.jsonl").write_text(update(232, 251_640, 5_871_600, corpus=709_035))
+    account = Ledger(budget=1_000_000).pay(233 * 360, 16, 3, 5_871_600, corpus_words=709_035)
+    account.write(folder / "ledger.json")
+
+    ledger = read_ledger(folder)
+    assert ledger.account is not None
+    paid = ledger.account
+    assert (paid.corpus, paid.spent) == (709_035, paid.prompt + paid.teacher + paid.corpus)
+    before, after = ledger.milestones
+    assert (before.corpus, after.corpus) == (0, 709_035)
+    assert after.spent == 16 + 251_640 + 709_035
+    lines = printed(ledger)
+    assert any(line.split() == ["corpus,", "read", "between", "updates", "709,035"] for line in lines)
+    (head,) = (line for line in lines if line.split()[:2] == ["updates", "spent"])
+    assert head.split()[2:] == ["prompt", "teacher", "corpus", "student", "pretraining"]
+    assert lines[-1].endswith(" 233 960,691     16 251,640 709,035 5,871,600 100,000,000")
+
+
+def test_a_run_without_corpus_words_has_no_column_for_them(folder: Path) -> None:
+    assert not any("corpus" in line for line in printed(read_ledger(folder)))
 
 
 def test_interaction_that_started_early_counts_the_pretraining_of_its_start(folder: Path, tmp_path: Path) -> None:

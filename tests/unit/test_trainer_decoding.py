@@ -1,13 +1,14 @@
 """Decoding against plain, uncached forwards of one row at a time, for students of several kinds."""
 
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, MistralConfig, PreTrainedConfig, Qwen2Config
 
 from services.student_trainer.decoding import Decoded
 from services.student_trainer.decoding_gpt2 import is_plain_gpt2
@@ -21,7 +22,9 @@ from tests.decoding_helpers import (
     check,
     few_words,
     gpt2,
+    llama,
     plain_logprobs,
+    random_student,
     student,
     uniforms,
     write,
@@ -47,6 +50,51 @@ def test_rows_that_end_at_different_tokens(name: str, prompts: list[list[int]]) 
     assert len(set(written.lengths_B.tolist())) >= 6
     assert written.ended_B.any()
     assert not written.ended_B.all()
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2"])
+def test_keys_and_values_stay_in_their_memory(name: str) -> None:
+    """From the first new token to the last, while rows end."""
+    model = few_words(name)
+    places: list[list[int]] = []
+
+    def look(_: nn.Module, __: object, given: dict[str, Any], ___: object) -> None:
+        layers = given["past_key_values"].layers
+        places.append([states.data_ptr() for layer in layers for states in (layer.keys, layer.values)])
+
+    model.register_forward_hook(look, with_kwargs=True)
+    written = write(model, ALIKE * 5, uniforms(25))
+    assert len(set(written.lengths_B.tolist())) >= 6
+    reading, *steps = places
+    assert len(steps) == 11
+    assert all(place == steps[0] for place in steps)
+    assert len(set(steps[0])) == len(reading) == 4
+
+
+SLIDING: dict[str, PreTrainedConfig] = {
+    "all layers": llama(MistralConfig, num_key_value_heads=2, sliding_window=6),
+    "one layer": llama(
+        Qwen2Config,
+        num_key_value_heads=2,
+        use_sliding_window=True,
+        sliding_window=6,
+        layer_types=["full_attention", "sliding_attention"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SLIDING)
+def test_layers_that_see_a_window_only(name: str) -> None:
+    """Past the window's 6 tokens, for prompts equally long; few words to choose from, so that rows end."""
+    model, numbers = random_student(SLIDING[name]), uniforms(3)
+    check(model, LEVEL, numbers, write(model, LEVEL, numbers))
+    few = type(SLIDING[name])(**SLIDING[name].to_dict() | {"vocab_size": 18})
+    model, numbers = random_student(few, 4, sharpen=1.0), uniforms(25)
+    written = write(model, ALIKE * 5, numbers)
+    check(model, ALIKE * 5, numbers, written)
+    assert len(set(written.lengths_B.tolist())) >= 6
+    with pytest.raises(ValueError, match=r"a window of 6 tokens, and prompts of several lengths with up to 18"):
+        write(model, UNLIKE, uniforms(5))
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
