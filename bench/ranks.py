@@ -47,7 +47,7 @@ def tokens_a_second(folder: Path, processes: int, overrides: list[str]) -> float
     if done.returncode:
         raise SystemExit(f"{processes} processes ended with {done.returncode}:\n{done.stderr[-2000:]}")
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return median(line["tokens_per_s"] for line in lines if line["phase"] == "pretrain")
+    return float(median(line["tokens_per_s"] for line in lines if line["phase"] == "pretrain"))
 
 
 def main() -> None:
