@@ -4,9 +4,11 @@
         [--model gpt2-small|llama|masked|FOLDER] [--suites blimp,entity_tracking] [--limit 15] [--bf16]
 
 Both run as a user runs them, each suite in a process of its own, with the same number of CPU threads: there
-`python -m evaluation_pipeline.sentence_zero_shot.run` (or `reading.run`), here `fabula evaluate`. Seconds are whole
-processes, start and loading of the model included; CPU seconds count all threads and say more where others use the
-machine. `--limit` takes each file's first rows, into a temporary folder.
+`python -m evaluation_pipeline.sentence_zero_shot.run` (or `reading.run`, `finetune.run`, `AoA_word.run`), here
+`fabula evaluate`. Seconds are whole processes, start and loading of the model included; CPU seconds count all threads
+and say more where others use the machine. `--limit` takes each file's first rows (of aoa, words), into a temporary
+folder. Two suites run only when they are named: `glue`, a process a task (at least 64 rows to learn from; take a
+small model: on RTE, a gpt2-small was killed there on 23 GB), and `aoa`, on two checkpoints (bench/evaluating_aoa.py).
 
 DIR is a checkout of github.com/babylm/evaluation-pipeline-2025, PYTHON one with its requirements and transformers 4.51.
 """
@@ -15,18 +17,18 @@ import argparse
 import json
 import os
 import re
-import resource
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from bench.evaluating_aoa import compare_aoa
 from bench.evaluating_data import all_strings, reduced
+from bench.evaluating_glue import compare_glue
 from bench.evaluating_models import KINDS, build, readable_by_both
+from bench.evaluating_process import Seconds, fabula, pipeline, print_times
 from services.evaluator.adapters.checkpoint import LoadedCheckpoint, load_checkpoint
 from services.evaluator.adapters.eval_data.layout import find
 from services.evaluator.adapters.run_config import read_run_config
@@ -39,6 +41,7 @@ from services.evaluator.runners import RUNNERS
 from services.evaluator.settings import EvaluatorSettings
 
 SUITES = ("blimp", "blimp_supplement", "ewok", "entity_tracking", "wug_adj", "wug_past", "comps", "reading")
+BY_NAME = ("aoa", "glue")
 SURPRISAL_TOLERANCE = 1e-3  # nats
 NUMBER = re.compile(r"-?\d+\.\d+|nan")
 
@@ -49,8 +52,7 @@ Predictions = dict[str, dict[str, Any]]  # id -> row
 class Result:
     """What one side made of one suite."""
 
-    wall_s: float
-    cpu_s: float
+    seconds: Seconds
     report: str
     predictions: Predictions
 
@@ -60,30 +62,12 @@ class Result:
         return " ".join(numbers) if "READING" in self.report else numbers[-1]
 
 
-def timed(command: Sequence[object], *, cwd: Path, environment: dict[str, str]) -> tuple[float, float]:
-    """Wall and CPU seconds of a process that must succeed."""
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run(  # noqa: S603
-        [str(part) for part in command],
-        cwd=cwd,
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(map(str, command))} ended with {done.returncode}:\n{done.stdout[-4000:]}")
-    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-def read_result(folder: Path, report: str, seconds: tuple[float, float]) -> Result:
+def read_result(folder: Path, report: str, seconds: Seconds) -> Result:
     """The files of one side."""
     text = (folder / report).read_text(encoding="utf-8")
     grouped = json.loads((folder / "predictions.json").read_text(encoding="utf-8"))
     rows = {str(row["id"]): row for group in grouped.values() for row in group["predictions"]}
-    return Result(*seconds, text, rows)
+    return Result(seconds, text, rows)
 
 
 def report_name(suite: str) -> str:
@@ -96,18 +80,13 @@ def run_there(options: argparse.Namespace, suite: str, data: Path, model: Path, 
     task = "blimp" if suite == "blimp_supplement" else suite
     output = work / f"there-{suite}"
     place = output / "model" / "main" / "zero_shot" / backend
-    command: list[object] = [options.pipeline_python, "-m"]
     if suite == "reading":
-        command += ["evaluation_pipeline.reading.run"]
-        place /= "reading"
+        module, command, place = "reading.run", list[object](), place / "reading"
     else:
-        command += ["evaluation_pipeline.sentence_zero_shot.run", "--task", task, "--save_predictions"]
+        module, command = "sentence_zero_shot.run", ["--task", task, "--save_predictions"]
         place = place / task / data.stem
     command += ["--data_path", data, "--model_path_or_name", model, "--backend", backend, "--output_dir", output]
-    environment = {"OMP_NUM_THREADS": str(options.threads), "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return read_result(
-        place, report_name(suite), timed(command, cwd=options.pipeline.resolve(), environment=environment)
-    )
+    return read_result(place, report_name(suite), pipeline(options, module, command))
 
 
 def run_here(
@@ -116,15 +95,7 @@ def run_here(
     """`fabula evaluate`."""
     output = work / f"here-{suite}-{dtype}"
     root = data.parent if suite != "reading" else data.parent.parent
-    command = [sys.executable, "-m", "services.cli", "evaluate", model, "--suites", suite, "--data", root]
-    environment = {
-        "FABULA_EVALUATOR_TORCH_THREADS": str(options.threads),
-        "FABULA_EVALUATOR_BACKEND": backend,
-        "FABULA_EVALUATOR_DTYPE": dtype,
-        "HF_HUB_OFFLINE": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    seconds = timed([*command, "--output", output, "--again"], cwd=Path.cwd(), environment=environment)
+    seconds = fabula(options, suite, root, model, backend, output, FABULA_EVALUATOR_DTYPE=dtype)
     return read_result(output / suite, report_name(suite), seconds)
 
 
@@ -201,19 +172,14 @@ def compare(options: argparse.Namespace, suite: str, model: Path, loaded: Loaded
     print(f"{suite}: {total} items; equal predictions {total - len(wrong)}/{total}", end="; ")
     print(f"average {there.average()} there, {here.average()} here", end="; ")
     print(f"all printed numbers {'equal' if same_report else 'NOT equal'}")
-    for first, second in rounds:
-        print(
-            f"  wall {first.wall_s:.1f} s there, {second.wall_s:.1f} s here: {first.wall_s / second.wall_s:.1f}x",
-            end="",
-        )
-        print(f"; CPU {first.cpu_s:.1f} s there, {second.cpu_s:.1f} s here: {first.cpu_s / second.cpu_s:.1f}x")
+    print_times([(first.seconds, second.seconds) for first, second in rounds])
     if wrong and suite != "reading":
         print("\n".join(explain(suite, wrong, root, loaded, options.threads)))
     if options.bf16:
         changed = run_here(options, suite, data, model, backend, work, "bfloat16")
         differing = unequal(here.predictions, changed.predictions)
         print(f"  bfloat16: {len(differing)}/{total} predictions differ from fp32", end="; ")
-        print(f"average {changed.average()}; wall {changed.wall_s:.1f} s, CPU {changed.cpu_s:.1f} s")
+        print(f"average {changed.average()}; wall {changed.seconds[0]:.1f} s, CPU {changed.seconds[1]:.1f} s")
     sys.stdout.flush()
 
 
@@ -228,13 +194,15 @@ def main() -> None:
     parser.add_argument("--backend", default="auto", choices=("auto", "causal", "mlm", "mntp"))
     parser.add_argument("--suites", default=",".join(SUITES), help="with commas between")
     parser.add_argument("--limit", type=int, help="rows of each data file")
+    parser.add_argument("--glue-tasks", default="rte,mrpc,wsc", help="with commas between")
+    parser.add_argument("--glue-epochs", type=int, help="the pipeline's, 10 and 30 for wsc, where none are given")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads of both")
     parser.add_argument("--rounds", type=int, default=1, help="there, here, there, here, ...")
     parser.add_argument("--bf16", action="store_true", help="ours again in bfloat16")
     options = parser.parse_args()
     suites = options.suites.split(",")
-    if unknown := sorted(set(suites) - set(SUITES)):
-        parser.error(f"unknown suites {unknown}; known are {', '.join(SUITES)}")
+    if unknown := sorted(set(suites) - {*SUITES, *BY_NAME}):
+        parser.error(f"unknown suites {unknown}; known are {', '.join((*SUITES, *BY_NAME))}")
     with tempfile.TemporaryDirectory() as name:
         work, given = Path(name), Path(options.model)
         if options.model in KINDS:
@@ -246,7 +214,12 @@ def main() -> None:
         print(f"{options.model}: {parameters:,} parameters, vocabulary {len(loaded.tokenizer)}", end=", ")
         print(f"backend {loaded.backend}, {options.threads} threads, fp32", flush=True)
         for suite in suites:
-            compare(options, suite, model, loaded, work)
+            if suite == "glue":
+                compare_glue(options, model, loaded.backend, work)
+            elif suite == "aoa":
+                compare_aoa(options, model, loaded, work)
+            else:
+                compare(options, suite, model, loaded, work)
 
 
 if __name__ == "__main__":
