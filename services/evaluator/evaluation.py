@@ -168,12 +168,15 @@ def _measure(work: _Work, suite: str) -> None:
         raise
     except (EvaluatorError, torch.OutOfMemoryError) as error:
         folder = work.settings.eval_data
-        full = "too little memory there; lower token_budget or story_batch, or set dtype to bfloat16 or device to cpu: "
+        reason = str(error)
+        if isinstance(error, torch.OutOfMemoryError):
+            cure = "lower token_budget or story_batch, or set dtype to bfloat16 or device to cpu"
+            reason = f"too little memory there; {cure}: {reason}"
         work.failed[suite] = SuiteResult(
             suite=suite,
             status="skipped" if isinstance(error, MissingDataError) else "failed",
             source=str(folder) if folder is not None and suite != storytelling.NAME else SOURCE,
-            reason=f"{full if isinstance(error, torch.OutOfMemoryError) else ''}{error}",
+            reason=reason,
             seconds=time.monotonic() - start,
         )
 

@@ -105,8 +105,7 @@ def _sample(
             rows_N, tokens_N, uniforms_TN = rows_N[kept_N], tokens_N[kept_N], uniforms_TN[:, kept_N]
             if len(rows_N) == 0:
                 break
-            if position + 1 < room:
-                steps.keep(kept_N)
+            steps.keep(kept_N)
         if position + 1 < room:
             logits_NV = steps(tokens_N)
     lengths_B[rows_N] = room
