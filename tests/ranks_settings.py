@@ -47,14 +47,17 @@ def pretrain_settings(name: str) -> RunSettings:
 def interact_settings(name: str) -> RunSettings:
     """Three updates of six stories in two chunks; some runs differ by name.
 
-    `mixed`: each process reads an uneven share of every corpus batch.
+    `mixed`: each process reads an uneven share of every corpus batch. `..._sharded`: divided among the processes.
     """
+    if name.endswith("_sharded"):
+        whole = interact_settings(name.removesuffix("_sharded"))
+        return whole.model_copy(update={"interact": whole.interact.model_copy(update={"shard": True})})
     if name == "mixed":
         return mixed_settings()
     changes: dict[str, dict[str, object]] = {
         "grpo": {
             "algorithm": "grpo",
-            "grpo": {"learning_rate": 1e-3, "minibatch_size": 3, "epochs": 2},
+            "grpo": {"learning_rate": 1e-3, "minibatch_size": 3, "epochs": 2, "micro_batch_size": 1},
             "lag": 1,
             "kl": {"coefficient": 0.1},
         },

@@ -7,8 +7,10 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import cast
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from services.student_trainer.ranks import Beat, RankFailedError, Ranks
 
@@ -75,6 +77,34 @@ def train(ranks: Ranks, folder: Path) -> None:
         go(folder / name, settings, ranks, stop_after)
 
 
+def held(divided: torch.nn.Module) -> int:
+    """Numbers that this process has of a divided module's weights."""
+    return sum(cast(DTensor, parameter).to_local().numel() for parameter in divided.parameters())
+
+
+def divide(ranks: Ranks, folder: Path) -> None:
+    """A policy divided; how much each process holds, and whether what it writes with is the whole, goes to a file."""
+    from services.student_trainer.policy import Policy
+    from tests.evaluator_helpers import tiny_gpt2
+
+    torch.manual_seed(1)
+    policy = Policy.from_student(tiny_gpt2(300), seed=1)
+    policy.ranks = ranks
+    before = {name: weight.clone() for name, weight in policy.model.state_dict().items()}
+    numbers = sum(parameter.numel() for parameter in policy.parameters())
+    policy.divide()
+    with policy.whole() as model:
+        same = all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+    told = {
+        "numbers": numbers,
+        "held": held(policy.actor),
+        "reference": held(policy.reference),
+        "same": same,
+        "left": sum(parameter.numel() for parameter in model.parameters()),
+    }
+    (folder / f"divide-{ranks.rank}.json").write_text(json.dumps(told))
+
+
 def interact(ranks: Ranks, folder: Path) -> None:
     """Go on with each run in `folder/runs`; what it raised, if anything, is noted."""
     from fabula_proto.streams import Streams
@@ -85,7 +115,7 @@ def interact(ranks: Ranks, folder: Path) -> None:
 
     for path in sorted((folder / "runs").iterdir()):
         run = RunFolder(path)
-        stop_at = 3 if path.name == "stopped" and ranks.rank == 1 else None
+        stop_at = 3 if path.name.startswith("stopped") and ranks.rank == 1 else None
         with Streams(sys.argv[3]) as streams:
             queue = StoryQueue(streams, run.run)
             start = run.checkpoints / "chck_1k"
@@ -105,6 +135,25 @@ def die(ranks: Ranks, folder: Path) -> None:
     go(folder / "died", pretrain_settings("plain"), ranks, stop_after=5, stop=lambda: os._exit(9))
 
 
+def die_sharded(ranks: Ranks, folder: Path) -> None:
+    """Process 1 is gone without a word in the midst of a forward pass of a divided student."""
+    from tests.ranks_settings import go, pretrain_settings
+
+    _die_once_there_is(folder / "died_sharded" / "checkpoints", ranks)
+    go(folder / "died_sharded", pretrain_settings("sharded"), ranks)
+
+
+def die_interacting(ranks: Ranks, folder: Path) -> None:
+    """The same in interaction, after the first checkpoint of the one run in `folder/runs`."""
+    _die_once_there_is(folder / "runs" / "ppo_sharded" / "checkpoints" / "chck_1k_rl_20", ranks)
+    interact(ranks, folder)
+
+
+def _die_once_there_is(path: Path, ranks: Ranks) -> None:
+    if ranks.rank == 1:
+        torch.nn.modules.module.register_module_forward_hook(lambda *_: os._exit(9) if path.exists() else None)
+
+
 def hang(ranks: Ranks, folder: Path) -> None:
     """Process 1 never comes, until it is told by a closed pipe."""
     if ranks.rank == 1:
@@ -118,5 +167,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     mine = Ranks.from_environment(silence_s=float(sys.argv[4]) if len(sys.argv) > 4 else 60.0)
     for scenario in scenarios:
-        {"talk": talk, "train": train, "interact": interact, "die": die, "hang": hang}[scenario](mine, place)
+        known = {"talk": talk, "train": train, "divide": divide, "interact": interact, "hang": hang}
+        known |= {"die": die, "die_sharded": die_sharded, "die_interacting": die_interacting}
+        known[scenario](mine, place)
     mine.close()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from fabula_proto import ScoredBatch, StepMetrics
+from fabula_proto import Alarm, ScoredBatch, StepMetrics
 from services.student_trainer import checkpoints, interaction_state
 from services.student_trainer.algorithms.experience import Experience
 from services.student_trainer.algorithms.updating import UpdateStats
@@ -82,21 +82,21 @@ def interact(
     final = folder.checkpoints / checkpoints.interact_name(start.name, settings.interact.word_budget)
     if ranks.on_main(lambda _: checkpoints.is_complete(final)):
         return final
-    state = interaction_state.begin_or_resume(folder, settings, start, ranks)
-    loop = _Loop(folder, settings, state, queue, watcher)
-    try:
-        loop.check_budget()
-        loop.send_again()
-        while loop.write_ahead():
-            loop.step()
-    except (StopRequestedError, TeacherFailedError, NoVerdictsError, GuardStopError):  # raised in all processes
-        ranks.on_main(lambda _: loop.save_if_consistent())
-        raise
-    except RuntimeError:
-        if ranks.main:
+    with ranks.exchanging():
+        state = interaction_state.begin_or_resume(folder, settings, start, ranks)
+        loop = _Loop(folder, settings, state, queue, watcher)
+        try:
+            loop.check_budget()
+            loop.send_again()
+            while loop.write_ahead():
+                loop.step()
+        except (StopRequestedError, TeacherFailedError, NoVerdictsError, GuardStopError):  # raised in all processes
             loop.save_if_consistent()
-        raise
-    ranks.on_main(lambda _: loop.finish(final))
+            raise
+        except RuntimeError:
+            loop.save_without_the_others()
+            raise
+        loop.finish(final)
     return final
 
 
@@ -146,22 +146,29 @@ class _Loop:
 
         Step t + lag is written when t updates are done, at the start all of them by the policy of update 0.
         """
-        self.ranks.on_main(self._wait_while_paused)
+        self._wait_while_paused()
         started = time.perf_counter()
         state = self.state
         while len(state.in_flight) <= self.settings.interact.lag and self.learner.affordable(len(state.in_flight) + 1):
             self._stop_if_asked()
             step = state.step + len(state.in_flight)
-            written = self.writer.write(state.policy.model, step, state.step, self.queue.send)
+            with state.policy.whole() as model:
+                written = self.writer.write(model, step, state.step, self.queue.send)
             state.in_flight.append(written)
             self._ask_guards(written)
         self.write_s = time.perf_counter() - started
         return bool(state.in_flight)
 
-    def _wait_while_paused(self, beat: Beat) -> None:
-        paused, keep_waiting, since_s = self.folder.paused, self._keep_waiting(beat), time.monotonic()
-        if wait_while_paused(paused, self.keeper.save_resume_point, keep_waiting, self.watcher.say):
+    def _wait_while_paused(self) -> None:
+        paused, since_s = self.folder.paused, time.monotonic()
+
+        def wait(beat: Beat) -> None:
+            wait_while_paused(paused, self._keep_waiting(beat), self.watcher.say)
             self.queue.paused(since_s, time.monotonic())
+
+        if self.ranks.on_main(lambda _: paused.exists()):
+            self.keeper.save_resume_point()
+            self.ranks.on_main(wait)
 
     def _ask_guards(self, written: WrittenStep) -> None:
         self.ranks.on_main(lambda _: self.guards.ask(written.step, written.stories))
@@ -179,8 +186,7 @@ class _Loop:
         stats = self.learner.update(experience, written.rollout)
         learned = time.perf_counter()
         times = StepTimes(self.write_s, judged - started, collected.wait_for_student_s, learned - judged)
-        self.ranks.on_main(lambda _: self._finish_step(written, collected, rewards_B, experience, stats, times))
-        self.consistent = True
+        self._finish_step(written, collected, rewards_B, experience, stats, times)
         if not self.ranks.main:  # it may have seen verdicts when it sent
             self.queue.forget(written.step)
 
@@ -204,15 +210,23 @@ class _Loop:
         """Record, save, say."""
         rows = story_rows(written, collected.scored, rewards_B, experience)
         metrics = step_metrics(self.folder.run, self.state, written, rows, experience, stats, times)
-        metrics, alarms = self.guards.after_update(metrics, rows)
-        self.keeper.record(metrics, rows, alarms)
-        self.queue.forget(metrics.step)
+
+        def record(_: Beat) -> tuple[StepMetrics, list[Alarm]]:
+            watched, alarms = self.guards.after_update(metrics, rows)
+            self.keeper.record(watched, rows, alarms)
+            self.queue.forget(watched.step)
+            return watched, alarms
+
+        def say(_: Beat) -> None:
+            self.watcher.on_step(watched, rows)
+            for alarm in alarms:
+                self.watcher.say(f"  ALARM {alarm.guard}: {alarm.message}")
+            self.guards.stop_if_asked(alarms)
+
+        watched, alarms = self.ranks.on_main(record)
         self.consistent = True
         self.keeper.save_when_due()
-        self.watcher.on_step(metrics, rows)
-        for alarm in alarms:
-            self.watcher.say(f"  ALARM {alarm.guard}: {alarm.message}")
-        self.guards.stop_if_asked(alarms)
+        self.ranks.on_main(say)
 
     def _check_enough_verdicts(self, scored: list[ScoredBatch]) -> None:
         verdicts = [verdict for batch in scored for verdict in batch.verdicts]
@@ -229,16 +243,22 @@ class _Loop:
     def finish(self, final: Path) -> None:
         """Keep the last checkpoint."""
         ledger = self.state.ledger
-        self.watcher.say(
-            f"  ends after {self.state.step} updates: the next one costs {self.learner.cost(1):,} words, "
-            f"{ledger.budget - ledger.spent:,} of {ledger.budget:,} are left"
-        )
+        if self.ranks.main:
+            self.watcher.say(
+                f"  ends after {self.state.step} updates: the next one costs {self.learner.cost(1):,} words, "
+                f"{ledger.budget - ledger.spent:,} of {ledger.budget:,} are left"
+            )
         self.keeper.keep(final)
 
     def save_if_consistent(self) -> None:
         """Save the state, unless an update or its records are half done."""
         if self.consistent:
             self.keeper.save_resume_point()
+
+    def save_without_the_others(self) -> None:
+        """The same in the main process alone, where it holds the whole state."""
+        if self.ranks.main and self.consistent and not self.state.policy.divided:
+            interaction_state.save_resume_point(self.folder, self.settings, self.state, self.state.whole())
 
     def _stop_if_asked(self) -> None:
         if self.ranks.any(self.watcher.should_stop()):

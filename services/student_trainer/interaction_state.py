@@ -1,11 +1,13 @@
 """Everything that interaction needs to go on: weights, value head, optimiser, controller, ledger and cursor."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from services.student_trainer import checkpoints
 from services.student_trainer.algorithms import make_algorithm
@@ -19,7 +21,22 @@ from services.student_trainer.ranks import Ranks
 from services.student_trainer.records import rewind_metrics, rewind_stories
 from services.student_trainer.run_folder import RunFolder
 from services.student_trainer.settings import RunSettings
+from services.student_trainer.sharding import (
+    load_optimizer_state,
+    whole_model,
+    whole_optimizer_state,
+    whole_weights,
+)
 from services.student_trainer.student import load_student
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What a divided policy's processes hold together, as an undivided one's has it."""
+
+    model: PreTrainedModel
+    value_head: Mapping[str, torch.Tensor] | None
+    optimizer: Mapping[str, Any]
 
 
 @dataclass
@@ -37,6 +54,14 @@ class InteractionState:
     milestone: int
     in_flight: list[WrittenStep]
 
+    def whole(self) -> Whole:
+        """Weights and the optimiser's state, to save. All processes call it, where the policy is divided."""
+        policy, head = self.policy, self.policy.value_head
+        if policy.divided:
+            heads = None if head is None else whole_weights(head)
+            return Whole(whole_model(policy.model), heads, whole_optimizer_state(policy.actor, self.optimizer))
+        return Whole(policy.model, None if head is None else head.state_dict(), self.optimizer.state_dict())
+
 
 def begin_or_resume(
     folder: RunFolder, settings: RunSettings, start: Path, ranks: Ranks | None = None
@@ -50,27 +75,16 @@ def begin_or_resume(
         CheckpointError: a checkpoint is damaged, or was written under another algorithm.
     """
     ranks = ranks or Ranks()
-    device = ranks.device
     ranks.on_main(lambda _: checkpoints.verify(start))
     saved = ranks.on_main(lambda _: _furthest(folder, start))
-    model = load_student(saved or start).to(device)  # type: ignore[arg-type]
-    algorithm = make_algorithm(settings.interact)
-    if saved is None:
-        policy = Policy.from_student(model, settings.seed, value_head=algorithm.needs_value_head)
-    else:
-        head = None
-        if algorithm.needs_value_head:
-            head = ValueHead(model.config.get_text_config().hidden_size, settings.seed).to(device)
-        reference = load_student(start).to(device)  # type: ignore[arg-type]
-        policy = Policy(model, head, reference)
-    policy.ranks = ranks
-    policy.bfloat16 = settings.interact.dtype == "bfloat16"
+    data = None if saved is None else _load(saved, settings)
+    policy = _policy(saved, start, settings, data, ranks)
     kl_settings = settings.interact.kl
     state = InteractionState(
         start=start,
         policy=policy,
         tokenizer=AutoTokenizer.from_pretrained(start),
-        optimizer=make_optimizer(policy, algorithm.settings),
+        optimizer=make_optimizer(policy, make_algorithm(settings.interact).settings),
         kl=_controller(kl_settings, kl_settings.coefficient),
         kl_used=kl_settings.coefficient,
         ledger=Ledger(budget=settings.interact.word_budget),
@@ -78,8 +92,8 @@ def begin_or_resume(
         milestone=0,
         in_flight=[],
     )
-    if saved is not None:
-        _restore(state, saved, settings, folder.run)
+    if data is not None:
+        _restore(state, data, settings, folder.run)
     ranks.everywhere(lambda: None)  # all have read what the main process may from now on replace
     ranks.on_main(lambda _: _take_back_records(folder, state))
     return state
@@ -91,13 +105,12 @@ def _take_back_records(folder: RunFolder, state: InteractionState) -> None:
     state.ledger.write(folder.ledger)
 
 
-def save(path: Path, folder: RunFolder, settings: RunSettings, state: InteractionState) -> Path:
+def save(path: Path, folder: RunFolder, settings: RunSettings, state: InteractionState, whole: Whole) -> Path:
     """Save the state as a checkpoint at `path`; resume points that are behind it are no longer needed."""
-    value_head = state.policy.value_head
     pretraining_words = checkpoints.facts(state.start)["pretraining_words"]
     checkpoints.save(
         path,
-        state.policy.model,
+        whole.model,
         state.tokenizer,
         state={
             "step": state.step,
@@ -106,8 +119,8 @@ def save(path: Path, folder: RunFolder, settings: RunSettings, state: Interactio
             "ledger": state.ledger.model_dump(),
             "in_flight": [to_saved(written) for written in state.in_flight],
             "algorithm": settings.interact.algorithm,
-            "optimizer": state.optimizer.state_dict(),
-            **({} if value_head is None else {"value_head": value_head.state_dict()}),
+            "optimizer": whole.optimizer,
+            **({} if whole.value_head is None else {"value_head": whole.value_head}),
         },
         facts={
             "run": folder.run,
@@ -126,9 +139,9 @@ def save(path: Path, folder: RunFolder, settings: RunSettings, state: Interactio
     return path
 
 
-def save_resume_point(folder: RunFolder, settings: RunSettings, state: InteractionState) -> Path:
+def save_resume_point(folder: RunFolder, settings: RunSettings, state: InteractionState, whole: Whole) -> Path:
     """Save the state where the next start finds it. The last resume point goes only when this one is whole."""
-    return save(folder.interact_resume / str(state.step), folder, settings, state)
+    return save(folder.interact_resume / str(state.step), folder, settings, state, whole)
 
 
 def _furthest(folder: RunFolder, start: Path) -> Path | None:
@@ -138,16 +151,42 @@ def _furthest(folder: RunFolder, start: Path) -> Path | None:
     return max(saved, key=lambda path: int(checkpoints.facts(path)["step"]), default=None)
 
 
-def _restore(state: InteractionState, saved: Path, settings: RunSettings, run: str) -> None:
+def _load(saved: Path, settings: RunSettings) -> dict[str, Any]:
     data = checkpoints.load_state(saved)
     if (written_by := data.get("algorithm", "ppo")) != settings.interact.algorithm:
         raise checkpoints.CheckpointError(
             f"{saved} was written by {written_by}, and interact.algorithm is {settings.interact.algorithm}; "
             "set it back, or start a new run"
         )
-    if state.policy.value_head is not None:
-        state.policy.value_head.load_state_dict(data["value_head"])
-    state.optimizer.load_state_dict(data["optimizer"])
+    return data
+
+
+def _policy(
+    saved: Path | None, start: Path, settings: RunSettings, data: Mapping[str, Any] | None, ranks: Ranks
+) -> Policy:
+    """The policy as it was saved, or a new one; divided where that is asked and there are processes to share it."""
+    model = load_student(saved or start).to(ranks.device)  # type: ignore[arg-type]
+    value_head = make_algorithm(settings.interact).needs_value_head
+    if data is None:
+        policy = Policy.from_student(model, settings.seed, value_head=value_head)
+    else:
+        head = None
+        if value_head:
+            head = ValueHead(model.config.get_text_config().hidden_size, settings.seed).to(ranks.device)
+            head.load_state_dict(data["value_head"])
+        policy = Policy(model, head, load_student(start).to(ranks.device))  # type: ignore[arg-type]
+    policy.ranks = ranks
+    policy.bfloat16 = settings.interact.dtype == "bfloat16"
+    if settings.interact.shard and ranks.world > 1:
+        policy.divide()
+    return policy
+
+
+def _restore(state: InteractionState, data: Mapping[str, Any], settings: RunSettings, run: str) -> None:
+    if state.policy.divided:
+        load_optimizer_state(state.policy.actor, state.optimizer, data["optimizer"])
+    else:
+        state.optimizer.load_state_dict(data["optimizer"])
     state.kl = _controller(settings.interact.kl, data["kl_coefficient"])
     state.ledger = Ledger.model_validate(data["ledger"])
     state.step = data["step"]

@@ -94,16 +94,12 @@ class NextWord:
 
     def _accumulate_gradient(self, policy: Policy, rows_B: Tensor) -> float:
         loss = torch.zeros((), dtype=torch.float64)
-        own_O = policy.ranks.own(rows_B)
-        for rows in own_O.split(self.micro_batch_size or len(own_O)) if len(own_O) else ():
+        for rows, weight in policy.own_micro_batches(rows_B, self.micro_batch_size):
             tokens_RT = self.blocks.tokens_NT[rows].to(policy.model.device, torch.int64)
-            with torch.autocast(tokens_RT.device.type, torch.bfloat16, enabled=policy.bfloat16):
-                logits_RTV = policy.model(tokens_RT, use_cache=False).logits[:, :-1]
-            mean = torch.nn.functional.cross_entropy(logits_RTV.flatten(0, 1).float(), tokens_RT[:, 1:].flatten())
-            share = mean * (len(rows) / len(rows_B))
-            share.backward()
+            share = policy.next_word_loss(tokens_RT) * (weight * len(rows) / len(rows_B))
+            policy.backward(share)
             loss += share.detach().cpu()
-        policy.ranks.sum_gradients(policy.parameters())
+        policy.sum_gradients()
         return float(policy.ranks.sum(loss))
 
 

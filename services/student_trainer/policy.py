@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from services.student_trainer.ranks import Ranks
+from services.student_trainer.sharding import Hollow, shard
 from services.student_trainer.token_logprobs import token_logprobs
 
 
@@ -47,13 +49,48 @@ class TokenScores:
     entropy_BT: Tensor | None
 
 
+class ActorCritic(nn.Module):
+    """A causal language model and, where there is one, a value head: what one forward goes through.
+
+    Divided among processes, the weights are gathered for its two methods (see `Policy.divide`).
+    """
+
+    def __init__(self, model: PreTrainedModel, value_head: ValueHead | None) -> None:
+        super().__init__()
+        self.model = model
+        self.value_head = value_head
+
+    def score(
+        self, sequences_BS: Tensor, mask_BT: Tensor, temperature: float, *, entropy: bool, bfloat16: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Log-probability, value and, if wanted, entropy of the N response tokens under the mask, [N], row by row."""
+        with torch.autocast(sequences_BS.device.type, torch.bfloat16, enabled=bfloat16):
+            hidden_ND = _hidden_before(self.model, sequences_BS, mask_BT)
+        hidden_ND = hidden_ND.float() if bfloat16 else hidden_ND
+        head = self.model.get_output_embeddings()
+        tokens_N = sequences_BS[:, -mask_BT.shape[1] :][mask_BT]
+        logprobs_N, entropy_N = token_logprobs(
+            hidden_ND, head.weight, head.bias, tokens_N, temperature, entropy=entropy
+        )
+        # Not a view: a change in place would lose the hook that FSDP hangs on what is returned.
+        values_N = None if self.value_head is None else self.value_head(hidden_ND).clone()
+        return logprobs_N, values_N, entropy_N
+
+    def next_word_loss(self, tokens_RT: Tensor, *, bfloat16: bool) -> Tensor:
+        """Mean cross-entropy of each next token of blocks [R, T], in nats."""
+        with torch.autocast(tokens_RT.device.type, torch.bfloat16, enabled=bfloat16):
+            logits_RTV = self.model(tokens_RT, use_cache=False).logits[:, :-1]
+        return nn.functional.cross_entropy(logits_RTV.flatten(0, 1).float(), tokens_RT[:, 1:].flatten())
+
+
 class Policy:
     """Model, value head and reference, all in eval mode: no dropout when sampling, scoring or learning."""
 
     def __init__(self, model: PreTrainedModel, value_head: ValueHead | None, reference: PreTrainedModel) -> None:
-        self.model = model.eval()
-        self.value_head = None if value_head is None else value_head.eval()
-        self.reference = reference.eval().requires_grad_(False)
+        self.actor = ActorCritic(model, value_head).eval()
+        self.model, self.value_head, self.reference = model, value_head, reference
+        self._frozen = ActorCritic(reference, None).eval().requires_grad_(False)
+        self._hollow: Hollow | None = None
         self.ranks = Ranks()  # the processes that score and learn together
         self.bfloat16 = False  # autocast in the transformer's body; the output layer and what follows stay fp32
 
@@ -64,11 +101,50 @@ class Policy:
         head = ValueHead(model.config.get_text_config().hidden_size, seed).to(model.device) if value_head else None
         return cls(model, head, reference)
 
+    def divide(self) -> None:
+        """Divide weights and gradients among `ranks`, the reference's too; the optimiser is made afterwards.
+
+        From now on all processes score, learn and read `whole` together.
+        """
+        self._hollow = Hollow(self.model)
+        shard(self.actor, self.ranks, "score", "next_word_loss")
+        shard(self._frozen, self.ranks, "score")
+
+    @property
+    def divided(self) -> bool:
+        """Whether each process holds a part only."""
+        return self._hollow is not None
+
+    def whole(self) -> AbstractContextManager[PreTrainedModel]:
+        """The model with all its weights, to write with; not to be learned with or kept."""
+        return nullcontext(self.model) if self._hollow is None else self._hollow.filled_from(self.model)
+
     def parameters(self) -> Iterator[nn.Parameter]:
         """What learns: the model's parameters, then those of a value head."""
-        yield from self.model.parameters()
-        if self.value_head is not None:
-            yield from self.value_head.parameters()
+        yield from self.actor.parameters()
+
+    def own_micro_batches(self, rows_M: Tensor, size: int | None) -> list[tuple[Tensor, float]]:
+        """This process's share of the rows in parts of `size` at most (none: in one), each with its weight, 1.
+
+        A divided policy computes only where all processes do: one with fewer parts than another goes over a row once
+        more, at weight 0.
+        """
+        own_O = self.ranks.own(rows_M)
+        parts = [(rows, 1.0) for rows in own_O.split(size or len(own_O))] if len(own_O) else []
+        if self.divided:
+            largest_share = -(-len(rows_M) // self.ranks.world)
+            parts += [(rows_M[:1], 0.0)] * (-(-largest_share // (size or largest_share)) - len(parts))
+        return parts
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of `loss`, of which each process computes its own part, to the parameters."""
+        # A divided policy's gradient is the mean over the processes, and a sum is wanted.
+        (loss * self.ranks.world if self.divided else loss).backward()
+
+    def sum_gradients(self) -> None:
+        """Each parameter's gradient becomes the sum over the processes."""
+        if not self.divided:  # or the backward pass has summed
+            self.ranks.sum_gradients(self.parameters())
 
     def token_scores(
         self, sequences_BS: Tensor, mask_BT: Tensor, temperature: float, *, entropy: bool = False
@@ -83,11 +159,12 @@ class Policy:
             ValueError: the rows' prompts differ.
         """
         mask_BT = mask_BT > 0
-        hidden_ND = self._hidden_before(self.model, sequences_BS, mask_BT)
-        logprobs_N, entropy_N = _at_tokens(self.model, hidden_ND, sequences_BS, mask_BT, temperature, entropy=entropy)
+        logprobs_N, values_N, entropy_N = self.actor.score(
+            sequences_BS, mask_BT, temperature, entropy=entropy, bfloat16=self.bfloat16
+        )
         return TokenScores(
             logprobs_BT=_scatter(logprobs_N, mask_BT),
-            values_BT=None if self.value_head is None else _scatter(self.value_head(hidden_ND), mask_BT),
+            values_BT=None if values_N is None else _scatter(values_N, mask_BT),
             entropy_BT=None if entropy_N is None else _scatter(entropy_N, mask_BT),
         )
 
@@ -95,14 +172,13 @@ class Policy:
     def reference_logprobs(self, sequences_BS: Tensor, mask_BT: Tensor, temperature: float) -> Tensor:
         """Log-probabilities [B, T] of the response tokens under the reference, 0 where the mask is 0."""
         mask_BT = mask_BT > 0
-        hidden_ND = self._hidden_before(self.reference, sequences_BS, mask_BT)
-        logprobs_N, _ = _at_tokens(self.reference, hidden_ND, sequences_BS, mask_BT, temperature, entropy=False)
+        logprobs_N, _, _ = self._frozen.score(sequences_BS, mask_BT, temperature, entropy=False, bfloat16=self.bfloat16)
         return _scatter(logprobs_N, mask_BT)
 
-    def _hidden_before(self, model: PreTrainedModel, sequences_BS: Tensor, mask_BT: Tensor) -> Tensor:
-        with torch.autocast(sequences_BS.device.type, torch.bfloat16, enabled=self.bfloat16):
-            hidden_ND = _hidden_before(model, sequences_BS, mask_BT)
-        return hidden_ND.float() if self.bfloat16 else hidden_ND
+    def next_word_loss(self, tokens_RT: Tensor) -> Tensor:
+        """Mean cross-entropy of each next token of blocks [R, T], in nats."""
+        loss: Tensor = self.actor.next_word_loss(tokens_RT, bfloat16=self.bfloat16)
+        return loss
 
 
 def _hidden_before(model: PreTrainedModel, sequences_BS: Tensor, mask_BT: Tensor) -> Tensor:
@@ -124,21 +200,6 @@ def _hidden_before(model: PreTrainedModel, sequences_BS: Tensor, mask_BT: Tensor
         hidden_BTD = torch.cat([hidden_BTD, read.last_hidden_state], dim=1)
     hidden_ND: Tensor = hidden_BTD[mask_BT]
     return hidden_ND
-
-
-def _at_tokens(
-    model: PreTrainedModel,
-    hidden_ND: Tensor,
-    sequences_BS: Tensor,
-    mask_BT: Tensor,
-    temperature: float,
-    *,
-    entropy: bool,
-) -> tuple[Tensor, Tensor | None]:
-    """Log-probabilities of the response tokens under the mask, and if wanted entropies before them, both [N]."""
-    head = model.get_output_embeddings()
-    tokens_N = sequences_BS[:, -mask_BT.shape[1] :][mask_BT]
-    return token_logprobs(hidden_ND, head.weight, head.bias, tokens_N, temperature, entropy=entropy)
 
 
 def _scatter(values_N: Tensor, mask_BT: Tensor) -> Tensor:

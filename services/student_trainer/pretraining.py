@@ -75,7 +75,7 @@ def pretrain(
 
     if ranks.on_main(was_finished):
         return final
-    with torch.random.fork_rng([ranks.device] if ranks.device.type == "cuda" else []):
+    with ranks.exchanging(), torch.random.fork_rng([ranks.device] if ranks.device.type == "cuda" else []):
         pretraining = _Pretraining(run_dir, run, settings, corpus, ranks)
         try:
             finished = pretraining.go_on(on_progress, stop, on_checkpoint)

@@ -180,6 +180,16 @@ class Ranks:
             for parameter, part, some in zip(group, parts, had.tolist(), strict=True):
                 parameter.grad = part.view_as(parameter) if some else None
 
+    @contextmanager
+    def exchanging(self) -> Iterator[None]:
+        """Work in which torch itself exchanges, as FSDP does: where it reports a process that is gone, say so.
+
+        Raises:
+            RankLostError: another process died or hangs.
+        """
+        with _in_touch(self.rank, _of_a_backend):
+            yield
+
     def close(self) -> None:
         """Part from the others."""
         if self.world > 1:
@@ -206,12 +216,19 @@ def _by_kind(parameters: list[torch.nn.Parameter]) -> list[list[torch.nn.Paramet
     return list(groups.values())
 
 
+def _of_a_backend(error: RuntimeError) -> bool:
+    """Whether gloo, which has no error of its own, or NCCL raised it."""
+    return isinstance(error, distributed.DistError) or "gloo" in str(error)
+
+
 @contextmanager
-def _in_touch(rank: int) -> Iterator[None]:
+def _in_touch(rank: int, means_lost: Callable[[RuntimeError], bool] = lambda _: True) -> Iterator[None]:
     """torch.distributed reports a lost connection and a timeout as RuntimeError; name what it means."""
     try:
         yield
     except RuntimeError as error:
+        if isinstance(error, RankLostError) or not means_lost(error):
+            raise
         raise RankLostError(
             f"process {rank} lost touch with the others: one died or hangs, and the launcher's output says which. "
             f"Start the run again: it goes on from its last saved state. ({error})"

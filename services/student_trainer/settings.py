@@ -126,6 +126,11 @@ class InteractSettings(Settings):
     dtype: Literal["float32", "bfloat16"] = Field(
         default="float32", description="bfloat16: autocast where stories are scored and learned from; sampling is fp32."
     )
+    shard: bool = Field(
+        default=False,
+        description="Divide weights, reference, gradients and optimiser state among the processes (FSDP); "
+        "each gathers the weights to write with.",
+    )
     checkpoint_every_words: int = Field(default=100_000, gt=0)
     save_every_s: float = Field(default=300.0, gt=0, description="Seconds between saves of the resume point.")
     max_failed_share: float = Field(default=0.1, ge=0, le=1, description="Past it the run stops, its state saved.")
@@ -241,8 +246,8 @@ class RunSettings(Settings):
 
     @property
     def decisive_json(self) -> str:
-        """The settings that decide the result, as JSON: who is told of a run, or warned, may change."""
-        return self.model_dump_json(exclude={"tracking": True, "interact": {"guards": True}})
+        """The settings that decide the result, as JSON: who is told of a run, or warned, or holds what, may change."""
+        return self.model_dump_json(exclude={"tracking": True, "interact": {"guards": True, "shard": True}})
 
     @property
     def hash(self) -> str:

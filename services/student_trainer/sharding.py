@@ -4,6 +4,9 @@ A block's weights are gathered where it computes and let go of afterwards. What 
 on with any number of processes, divided or not. Functions here are called by all processes together.
 """
 
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -15,7 +18,8 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from services.student_trainer.ranks import Ranks
@@ -23,21 +27,46 @@ from services.student_trainer.ranks import Ranks
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
-def shard(model: PreTrainedModel, ranks: Ranks) -> None:
-    """Divide the model in place, block by block; its optimiser is made afterwards.
+def shard(module: nn.Module, ranks: Ranks, *methods: str) -> None:
+    """Divide the weights in place, block by block; the optimiser is made afterwards.
 
-    The gradient of a backward pass is the mean over the processes.
+    They are gathered for `forward` and for these `methods`. The gradient of a backward pass is the mean over the
+    processes.
     """
     mesh = init_device_mesh(ranks.device.type, (ranks.world,))
-    blocks = max((m for m in model.modules() if isinstance(m, nn.ModuleList)), key=len, default=())
+    blocks = max((m for m in module.modules() if isinstance(m, nn.ModuleList)), key=len, default=())
     for block in blocks:
-        fully_shard(block, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+        fully_shard(block, mesh=mesh, reshard_after_forward=True)
+    fully_shard(module, mesh=mesh, reshard_after_forward=True)
+    for method in methods:
+        register_fsdp_forward_method(module, method)
+
+
+class Hollow:
+    """A copy of a model without its weights, made before the model is divided."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = copy.deepcopy(model).requires_grad_(False)
+        self._empty()
+
+    @contextmanager
+    def filled_from(self, divided: PreTrainedModel) -> Iterator[PreTrainedModel]:
+        """The copy with all the weights of `divided`, in every process."""
+        try:
+            for parameter, part in zip(self._model.parameters(), divided.parameters(), strict=True):
+                parameter.data = cast(DTensor, part.detach()).full_tensor()
+            yield self._model
+        finally:
+            self._empty()
+
+    def _empty(self) -> None:
+        for parameter in self._model.parameters():
+            parameter.data = parameter.data.new_empty(0)
 
 
 def whole_model(model: PreTrainedModel) -> PreTrainedModel:
     """An ordinary model with all the weights, on the CPU; of use in the main process only."""
-    weights = get_model_state_dict(model, options=_WHOLE)
+    weights = whole_weights(model)
     whole: PreTrainedModel = AutoModelForCausalLM.from_config(model.config)
     whole.generation_config = model.generation_config
     if weights:  # empty in the other processes
@@ -45,30 +74,37 @@ def whole_model(model: PreTrainedModel) -> PreTrainedModel:
     return whole
 
 
-def whole_optimizer_state(model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def whole_weights(module: nn.Module) -> dict[str, torch.Tensor]:
+    """What `module.state_dict()` would be, were it not divided; of use in the main process only."""
+    return cast(dict[str, torch.Tensor], get_model_state_dict(module, options=_WHOLE))
+
+
+def whole_optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """What `optimizer.state_dict()` would be, were the model not divided; of use in the main process only."""
-    by_name = cast(dict[str, Any], get_optimizer_state_dict(model, optimizer, options=_WHOLE))
-    numbers = _numbers(model, optimizer)
+    by_name = cast(dict[str, Any], get_optimizer_state_dict(module, optimizer, options=_WHOLE))
+    numbers = _numbers(module, optimizer)
     state = {numbers[name]: value for name, value in by_name.get("state", {}).items()}
     groups: list[dict[str, Any]] = by_name.get("param_groups", [])
     numbered = [group | {"params": sorted(numbers[name] for name in group["params"])} for group in groups]
     return {"state": state, "param_groups": numbered}
 
 
-def load_optimizer_state(model: PreTrainedModel, optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Take over a whole state, as `optimizer.state_dict()` of an undivided model or `whole_optimizer_state` gave it."""
-    names = {number: name for name, number in _numbers(model, optimizer).items()}
+def load_optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Take over a whole state, that of an undivided module's optimiser or what `whole_optimizer_state` gave."""
+    if not saved["state"]:  # before the first step
+        return
+    names = {number: name for name, number in _numbers(module, optimizer).items()}
     by_name: dict[str, Any] = {
         "state": {names[number]: value for number, value in saved["state"].items()},
         "param_groups": [
             group | {"params": [names[number] for number in group["params"]]} for group in saved["param_groups"]
         ],
     }
-    set_optimizer_state_dict(model, optimizer, by_name, options=StateDictOptions(full_state_dict=True))
+    set_optimizer_state_dict(module, optimizer, by_name, options=StateDictOptions(full_state_dict=True))
 
 
-def _numbers(model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> dict[str, int]:
+def _numbers(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, int]:
     """The optimiser's number of each parameter by its name."""
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     return {names[id(parameter)]: number for number, parameter in enumerate(parameters)}

@@ -1,8 +1,6 @@
 """Two processes on one machine (gloo): what they tell each other, and a run that they share."""
 
 import json
-import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,33 +10,37 @@ import torch
 from safetensors.torch import load_file
 
 from fabula_proto import Story, Verdict, VerdictStatus
-from fabula_proto.streams import Streams
 from services.redis_server import LocalRedis
 from services.student_trainer import checkpoints, config
+from services.student_trainer.interaction import StopRequestedError
 from services.student_trainer.pretrain_plan import share_of_micro_batches
 from services.student_trainer.pretrain_state import resume_folder
 from services.student_trainer.ranks import Ranks
-from services.student_trainer.run import Trainer
 from services.student_trainer.run_folder import RunFolder
 from tests.interaction_helpers import Following
 from tests.interaction_helpers import go as interact_alone
-from tests.ranks_helpers import launched, outputs, processes
-from tests.ranks_settings import FAILING_PROMPT, go, interact_settings, pretrain_settings, whole_run_settings
+from tests.ranks_helpers import outputs, processes
+from tests.ranks_settings import FAILING_PROMPT, go, interact_settings, pretrain_settings
 from tests.trainer_helpers import make_run, teacher_thread, vowel_verdict
 
-RUNS = ("failing", "grpo", "mixed", "one_chunk", "ppo", "stopped")
+WHOLE = ("failing", "grpo", "mixed", "one_chunk", "ppo", "stopped")
+SHARDED = ("failing_sharded", "grpo_sharded", "mixed_sharded", "on_sharded", "ppo_sharded", "stopped_sharded")
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory, redis_server: LocalRedis) -> Path:
     """What two processes left behind that talked, pretrained and interacted."""
     folder = tmp_path_factory.mktemp("two")
-    for name in RUNS:
+    for name in WHOLE + SHARDED:
         make_run(folder / "runs" / name, interact_settings(name))
     go(folder / "sharded_on", pretrain_settings("plain"), Ranks(), stop_after=5)
+    run = RunFolder(folder / "runs" / "on_sharded")
+    start = run.checkpoints / "chck_1k"
+    with teacher_thread(redis_server.url), pytest.raises(StopRequestedError):
+        interact_alone(redis_server.url, run, start, interact_settings("ppo"), Following(stop_after_updates=1))
     with (
         teacher_thread(redis_server.url, judge),
-        processes(2, "tests.ranks_worker", "talk,train,interact,die", str(folder), redis_server.url) as started,
+        processes(2, "tests.ranks_worker", "talk,train,divide,interact,die", str(folder), redis_server.url) as started,
     ):
         results = outputs(started)
     (folder / "status.json").write_text(json.dumps(results))
@@ -193,29 +195,50 @@ def notes(two: Path, name: str) -> set[str]:
     return {(two / f"{name}-{rank}.txt").read_text() for rank in range(2)}
 
 
+@pytest.mark.parametrize("how", ["", "_sharded"])
 @pytest.mark.parametrize("name", ["ppo", "grpo", "mixed"])
-def test_two_processes_interact_as_one(two: Path, alone_interacting: Path, name: str) -> None:
-    """PPO; GRPO a step behind, in minibatches; PPO with corpus batches in between."""
-    assert notes(two, name) == {"done"}
-    check_same_interaction(RunFolder(two / "runs" / name), RunFolder(alone_interacting / name))
+def test_two_processes_interact_as_one(two: Path, alone_interacting: Path, name: str, how: str) -> None:
+    """PPO; GRPO a step behind, in minibatches; PPO with corpus batches in between. With whole weights, or divided."""
+    assert notes(two, name + how) == {"done"}
+    check_same_interaction(RunFolder(two / "runs" / (name + how)), RunFolder(alone_interacting / name))
 
 
+def test_each_of_two_processes_holds_half_of_a_divided_policy(two: Path) -> None:
+    told = [json.loads((two / f"divide-{rank}.json").read_text()) for rank in range(2)]
+    assert sum(t["held"] for t in told) == told[0]["numbers"]
+    for t in told:
+        assert 0.45 < t["held"] / t["numbers"] < 0.55
+        assert 0.45 < t["reference"] / t["numbers"] < 0.55
+        assert t["same"]
+        assert t["left"] == 0
+
+
+def test_two_processes_go_on_divided_with_an_interaction_of_one(two: Path, alone_interacting: Path) -> None:
+    assert notes(two, "on_sharded") == {"done"}
+    run = RunFolder(two / "runs" / "on_sharded")
+    check_same_interaction(run, RunFolder(alone_interacting / "ppo"))
+    processes_of = [checkpoints.facts(path)["processes"] for path in run.checkpoints.glob("*_rl_*")]
+    assert set(processes_of) == {1, 2}
+
+
+@pytest.mark.parametrize("name", ["stopped", "stopped_sharded"])
 def test_one_process_goes_on_with_an_interaction_of_two(
-    two: Path, alone_interacting: Path, redis_server: LocalRedis
+    two: Path, alone_interacting: Path, redis_server: LocalRedis, name: str
 ) -> None:
     """The second process alone was asked to stop; both did, with the state saved."""
-    assert notes(two, "stopped") == {"StopRequestedError: "}
-    run = RunFolder(two / "runs" / "stopped")
+    assert notes(two, name) == {"StopRequestedError: "}
+    run = RunFolder(two / "runs" / name)
     assert [path.name for path in run.interact_resume.iterdir()] == ["1"]
     with teacher_thread(redis_server.url):
         interact_alone(redis_server.url, run, run.checkpoints / "chck_1k", interact_settings("ppo"), Following())
     check_same_interaction(run, RunFolder(alone_interacting / "ppo"))
 
 
-def test_a_failing_teacher_stops_both_with_the_state_saved(two: Path) -> None:
-    (note,) = notes(two, "failing")
+@pytest.mark.parametrize("name", ["failing", "failing_sharded"])
+def test_a_failing_teacher_stops_both_with_the_state_saved(two: Path, name: str) -> None:
+    (note,) = notes(two, name)
     assert note.startswith("TeacherFailedError: 6 of 6 stories of step 1 have no verdict")
-    (point,) = RunFolder(two / "runs" / "failing").interact_resume.iterdir()
+    (point,) = RunFolder(two / "runs" / name).interact_resume.iterdir()
     assert point.name == "1"
     checkpoints.verify(point)
 
@@ -226,68 +249,6 @@ def test_more_processes_than_chunks_are_refused(two: Path) -> None:
     assert note.endswith("interact.chunk_size to at most 3")
 
 
-@pytest.fixture(scope="module")
-def by_torchrun(tmp_path_factory: pytest.TempPathFactory, redis_server: LocalRedis) -> tuple[RunFolder, str]:
-    """The command itself, from the corpus to the last checkpoint, by two processes; and what it printed."""
-    folder = whole_run(tmp_path_factory.mktemp("by_torchrun") / "two")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    command = [*torchrun, "-m", "services.student_trainer", "run", str(folder.path), "--progress", "plain"]
-    with teacher_thread(redis_server.url):
-        status, out, err = launched(command, {"OMP_NUM_THREADS": "1", "FABULA_REDIS_URL": redis_server.url})
-    assert status == 0, err
-    return folder, out
-
-
-@pytest.fixture(scope="module")
-def whole_run_alone(tmp_path_factory: pytest.TempPathFactory, redis_server: LocalRedis) -> RunFolder:
-    """The same by one process."""
-    torch.set_num_threads(1)
-    folder = whole_run(tmp_path_factory.mktemp("whole_run_alone") / "one")
-    with teacher_thread(redis_server.url), Streams(redis_server.url) as streams:
-        Trainer(folder, threading.Event(), progress_tty=False, streams=streams).pretrain()
-        Trainer(folder, threading.Event(), progress_tty=False, streams=streams).interact()
-    return folder
-
-
-def whole_run(path: Path) -> RunFolder:
-    """A run folder that nothing has been done in."""
-    folder = RunFolder(path)
-    path.mkdir()
-    folder.config.write_text(config.dump(whole_run_settings(), folder.run), encoding="utf-8")
-    return folder
-
-
-def test_torchrun_does_a_whole_run_as_one_process_does(
-    by_torchrun: tuple[RunFolder, str], whole_run_alone: RunFolder
-) -> None:
-    folder, out = by_torchrun
-    assert out.count("Pretraining on the story grammar") == 1, "the main process alone speaks"
-    folders = [folder, whole_run_alone]
-    lines = [[json.loads(line) for line in folder.metrics.read_text().splitlines()] for folder in folders]
-    assert len(lines[0]) == len(lines[1]) > 8
-    for ours, theirs in zip(*lines, strict=True):
-        name = "loss" if ours["phase"] == "pretrain" else "policy_loss"
-        assert ours[name] == pytest.approx(theirs[name], abs=1e-5)
-    tables = [pq.read_table(folder.stories).column("text") for folder in folders]
-    assert tables[0].equals(tables[1])
-    assert (folder.checkpoints / "chck_600_rl_58" / "manifest.json").is_file()
-
-
-def test_accelerate_launch_gives_the_bits_of_torchrun(
-    by_torchrun: tuple[RunFolder, str], whole_run_alone: RunFolder, tmp_path: Path
-) -> None:
-    folder = whole_run(tmp_path / "two")
-    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    own_port = ["--main_process_port", "0"]
-    command = [*accelerate, *own_port, "-m", "services.student_trainer", "pretrain", str(folder.path)]
-    status, _, err = launched(command, {"OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path / "no_settings")})
-    assert status == 0, err
-    model = Path("checkpoints", "chck_600", "model.safetensors")
-    ours, theirs, alone = ((run.path / model).read_bytes() for run in (folder, by_torchrun[0], whole_run_alone))
-    assert ours == theirs
-    assert ours != alone, "there were two processes: sums are rounded in another order"
-
-
 def test_a_process_that_dies_is_noticed_at_once_and_the_state_saved(two: Path, alone: Path) -> None:
     (status, _, error), (lost, _, _) = json.loads((two / "status.json").read_text())
     assert (status, lost) == (1, 9), error
@@ -295,6 +256,32 @@ def test_a_process_that_dies_is_noticed_at_once_and_the_state_saved(two: Path, a
     assert [path.name for path in resume_folder(two / "died").iterdir()] == ["00000005"]
     go(two / "died", pretrain_settings("plain"), Ranks())
     check_equal(two / "died", alone / "plain")
+
+
+def test_a_process_that_dies_in_the_midst_of_divided_work_is_noticed(tmp_path: Path, alone: Path) -> None:
+    with processes(2, "tests.ranks_worker", "die_sharded", str(tmp_path), "-") as started:
+        (status, _, error), (lost, _, _) = outputs(started)
+    assert (status, lost) == (1, 9), error
+    assert "RankLostError: process 0 lost touch with the others: one died or hangs" in error
+    go(tmp_path / "died_sharded", pretrain_settings("plain"), Ranks())
+    check_equal(tmp_path / "died_sharded", alone / "plain")
+
+
+def test_a_divided_interaction_goes_on_to_the_same_bits_after_a_process_died(
+    two: Path, tmp_path: Path, redis_server: LocalRedis
+) -> None:
+    run, _ = make_run(tmp_path / "runs" / "ppo_sharded", interact_settings("ppo_sharded"))
+    with teacher_thread(redis_server.url):
+        for scenario, ends in (("die_interacting", (1, 9)), ("interact", (0, 0))):
+            with processes(2, "tests.ranks_worker", scenario, str(tmp_path), redis_server.url) as started:
+                (status, _, error), (other, _, _) = outputs(started)
+            assert (status, other) == ends, error
+            assert ("RankLostError: process 0 lost touch" in error) == (scenario == "die_interacting")
+    untouched = RunFolder(two / "runs" / "ppo_sharded")
+    for path in untouched.checkpoints.glob("*/model.safetensors"):
+        assert path.read_bytes() == (run.checkpoints / path.parent.name / path.name).read_bytes()
+    assert run.ledger.read_bytes() == untouched.ledger.read_bytes()
+    assert pq.read_table(run.stories).drop(["run"]).equals(pq.read_table(untouched.stories).drop(["run"]))
 
 
 def test_a_process_that_hangs_is_given_up(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def fresh_policy(*, moved: bool = True, value_head: bool = False) -> Policy:
     if moved:
         with torch.no_grad():
             for p in policy.model.parameters():
-                p += 0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel()))
+                p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
     return policy
 
 

@@ -27,7 +27,8 @@ def policy() -> Policy:
     policy = Policy.from_student(build_student(student, tiny_tokenizer(), seed=1), seed=2)
     with torch.no_grad():  # a reference that differs, so that the KL is not zero
         for parameter in policy.model.parameters():
-            parameter += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
+            noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
+            parameter.add_(0.05 * noise)
     return policy
 
 

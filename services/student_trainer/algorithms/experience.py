@@ -136,13 +136,15 @@ def score_stories(
         ValueError: no story has a usable verdict.
     """
     mask_BT = stories.mask_BT * stories.usable_B[:, None]
-    size, ranks = algorithm.settings.micro_batch_size, policy.ranks
-    chunks = list(zip(ranks.own(stories.sequences_BS).split(size), ranks.own(mask_BT).split(size), strict=True))
+    ranks, all_B = policy.ranks, torch.arange(len(mask_BT), device=mask_BT.device)
+    parts = policy.own_micro_batches(all_B, algorithm.settings.micro_batch_size)
+    chunks = [(stories.sequences_BS[rows], mask_BT[rows]) for rows, _ in parts]
+    own = sum(weight > 0 for _, weight in parts)
     with torch.set_grad_enabled(algorithm.passes.begins_with_all(len(mask_BT)) and len(chunks) == 1):
-        scores = [policy.token_scores(rows, mask, temperature, entropy=True) for rows, mask in chunks]
+        scores = [policy.token_scores(rows, mask, temperature, entropy=True) for rows, mask in chunks][:own]
     first_pass = scores[0] if scores[0].logprobs_BT.requires_grad else None
     with torch.no_grad():
-        reference = [policy.reference_logprobs(rows, mask, temperature) for rows, mask in chunks]
+        reference = [policy.reference_logprobs(rows, mask, temperature) for rows, mask in chunks][:own]
     reference_BT = ranks.gather_rows(torch.cat(reference))
     logprobs_BT = ranks.gather_rows(torch.cat([s.logprobs_BT for s in scores]).detach())
     values = [s.values_BT for s in scores if s.values_BT is not None]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from services.student_trainer.advantages import masked_mean
 from services.student_trainer.algorithms.experience import Algorithm, Experience, LossTerms
@@ -123,8 +124,7 @@ def _accumulate_gradient(
     settings = algorithm.settings
     tokens, mass = experience.mask_RT[rows_M].sum(), experience.mass_R[rows_M].sum()
     sums = torch.zeros(6, dtype=torch.float64)
-    own_O = policy.ranks.own(rows_M)
-    for rows in own_O.split(settings.micro_batch_size) if len(own_O) else ():
+    for rows, weight in policy.own_micro_batches(rows_M, settings.micro_batch_size):
         seen = experience.at(rows)
         scores = first_pass or policy.token_scores(
             seen.sequences_RS, seen.mask_RT, temperature, entropy=settings.entropy_weight > 0
@@ -137,9 +137,9 @@ def _accumulate_gradient(
             loss = loss + (terms.kl_RT * seen.weights_RT).sum() / mass
         if settings.entropy_weight > 0 and scores.entropy_BT is not None:
             loss = loss - settings.entropy_weight * (scores.entropy_BT * seen.weights_RT).sum() / mass
-        loss.backward()
-        sums += _sums(terms, scores.logprobs_BT.detach() - seen.logprobs_RT, seen, algorithm.passes.ratio_clip)
-    policy.ranks.sum_gradients(policy.parameters())
+        policy.backward(loss * weight)
+        sums += weight * _sums(terms, scores.logprobs_BT.detach() - seen.logprobs_RT, seen, algorithm.passes.ratio_clip)
+    policy.sum_gradients()
     sums = policy.ranks.sum(sums)
     by = torch.stack([mass, mass, tokens, tokens, tokens, tokens]).cpu()
     return _PassMeans(*(sums / by).tolist())
@@ -174,7 +174,8 @@ def finite_gradient_norm(policy: Policy, algorithm: Algorithm) -> float:
         NotFiniteError: the norm is no finite number.
     """
     limit = algorithm.settings.max_grad_norm
-    norm = float(torch.nn.utils.clip_grad_norm_(list(policy.parameters()), float("inf") if limit is None else limit))
+    total = torch.nn.utils.clip_grad_norm_(list(policy.parameters()), float("inf") if limit is None else limit)
+    norm = float(total.full_tensor() if isinstance(total, DTensor) else total)
     if not norm < float("inf"):
         raise NotFiniteError(
             f"the gradient has norm {norm} and was not applied. "

@@ -154,18 +154,9 @@ def read_history(metrics: Path) -> list[Seen]:
     return history
 
 
-def wait_while_paused(
-    paused: Path, save: Callable[[], None], keep_waiting: Callable[[], None], say: Callable[[str], None]
-) -> bool:
-    """Return when the file `paused` is not there; until then the state lies saved. Whether it was there.
-
-    `keep_waiting` may raise.
-    """
-    if not paused.exists():
-        return False
-    save()
+def wait_while_paused(paused: Path, keep_waiting: Callable[[], None], say: Callable[[str], None]) -> None:
+    """Return when the file `paused` is not there; the state has been saved. `keep_waiting` may raise."""
     say(f"  paused, the state is saved; remove {paused} to go on")
     while paused.exists():
         keep_waiting()
         time.sleep(PAUSE_LOOK_S)
-    return True
