@@ -23,11 +23,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from fabula_proto import ScoredBatch, Story, StoryBatch
+from fabula_proto import PretrainMetrics, ScoredBatch, Story, StoryBatch
 from services.student_trainer import checkpoints, config
 from services.student_trainer.corpus import load_documents
 from services.student_trainer.interaction import Watcher, interact
 from services.student_trainer.pretraining import pretrain
+from services.student_trainer.ranks import Ranks
 from services.student_trainer.rollout import write_stories
 from services.student_trainer.run_folder import RunFolder
 from services.student_trainer.settings import RunSettings
@@ -88,16 +89,22 @@ def settings_of(seed: int, overrides: Sequence[str]) -> RunSettings:
     return config.resolve("laptop", [f"seed={seed}", *overrides])
 
 
-def pretrained(folder: Path, settings: RunSettings) -> Path:
+def pretrained(
+    folder: Path,
+    settings: RunSettings,
+    ranks: Ranks | None = None,
+    on_progress: Callable[[PretrainMetrics], None] = lambda _: None,
+) -> Path:
     """The student that every algorithm starts from."""
     pretrain(
         folder,
         folder.name,
         settings,
         load_documents(settings.corpus, settings.seed),
-        on_progress=lambda _: None,
+        on_progress=on_progress,
         stop=lambda: False,
         on_checkpoint=lambda *_: None,
+        ranks=ranks,
     )
     return folder / "checkpoints" / checkpoints.pretrain_name(settings.pretrain.word_budget)
 

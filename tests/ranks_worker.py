@@ -115,7 +115,7 @@ def interact(ranks: Ranks, folder: Path) -> None:
 
     for path in sorted((folder / "runs").iterdir()):
         run = RunFolder(path)
-        stop_at = 3 if path.name.startswith("stopped") and ranks.rank == 1 else None
+        stop_at = {"stopped": 3, "unstarted": 0}.get(path.name.removesuffix("_sharded")) if ranks.rank == 1 else None
         with Streams(sys.argv[3]) as streams:
             queue = StoryQueue(streams, run.run)
             start = run.checkpoints / "chck_1k"

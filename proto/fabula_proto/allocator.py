@@ -6,6 +6,7 @@ import sys
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _MOST = 2**31 - 1
 KEPT_BYTES = 2**30
+RETURNED_BYTES = 2**22
 
 
 def keep_freed_memory() -> bool:
@@ -15,7 +16,26 @@ def keep_freed_memory() -> bool:
     the system must find and clear: a seventh of an RL step on two cores. The process stays as large as it once was.
     Where there is no glibc, nothing changes.
     """
-    if not sys.platform.startswith("linux"):
+    glibc = _glibc()
+    return glibc is not None and bool(
+        glibc.mallopt(_TRIM_THRESHOLD, _MOST) and glibc.mallopt(_MMAP_THRESHOLD, KEPT_BYTES)
+    )
+
+
+def return_freed_memory() -> bool:
+    """Hand blocks from RETURNED_BYTES on back to the system at once, and all that is free now; whether that was set.
+
+    For a process that gathers weights and lets go of them over and over, to be small: in a heap that keeps everything
+    they leave holes that fit nothing.
+    """
+    glibc = _glibc()
+    if glibc is None:
         return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and bool(mallopt(_TRIM_THRESHOLD, _MOST) and mallopt(_MMAP_THRESHOLD, KEPT_BYTES))
+    told = glibc.mallopt(_TRIM_THRESHOLD, RETURNED_BYTES) and glibc.mallopt(_MMAP_THRESHOLD, RETURNED_BYTES)
+    glibc.malloc_trim(0)
+    return bool(told)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    library = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+    return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None

@@ -27,7 +27,7 @@ from services.student_trainer.learner import Learner
 from services.student_trainer.next_word import NextWord
 from services.student_trainer.ranks import Beat, Ranks
 from services.student_trainer.records import StoryRow
-from services.student_trainer.rewards import usable_reward
+from services.student_trainer.rewards import UnknownCriterionError, usable_reward
 from services.student_trainer.run_folder import RunFolder
 from services.student_trainer.settings import RunSettings
 from services.student_trainer.step_records import StepTimes, step_metrics, story_rows
@@ -40,6 +40,9 @@ class TeacherFailedError(RuntimeError):
 
 class StopRequestedError(Exception):
     """Someone asked the run to stop; its state was saved."""
+
+
+_RAISED_IN_ALL = (StopRequestedError, TeacherFailedError, NoVerdictsError, GuardStopError, UnknownCriterionError)
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def interact(
             loop.send_again()
             while loop.write_ahead():
                 loop.step()
-        except (StopRequestedError, TeacherFailedError, NoVerdictsError, GuardStopError):  # raised in all processes
+        except _RAISED_IN_ALL:
             loop.save_if_consistent()
             raise
         except RuntimeError:
@@ -258,7 +261,8 @@ class _Loop:
     def save_without_the_others(self) -> None:
         """The same in the main process alone, where it holds the whole state."""
         if self.ranks.main and self.consistent and not self.state.policy.divided:
-            interaction_state.save_resume_point(self.folder, self.settings, self.state, self.state.whole())
+            with self.state.whole() as whole:
+                interaction_state.save_resume_point(self.folder, self.settings, self.state, whole)
 
     def _stop_if_asked(self) -> None:
         if self.ranks.any(self.watcher.should_stop()):

@@ -1,7 +1,8 @@
 """Everything that interaction needs to go on: weights, value head, optimiser, controller, ledger and cursor."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,7 @@ from services.student_trainer.ranks import Ranks
 from services.student_trainer.records import rewind_metrics, rewind_stories
 from services.student_trainer.run_folder import RunFolder
 from services.student_trainer.settings import RunSettings
-from services.student_trainer.sharding import (
-    load_optimizer_state,
-    whole_model,
-    whole_optimizer_state,
-    whole_weights,
-)
+from services.student_trainer.sharding import load_optimizer_state, whole_optimizer_state, whole_weights
 from services.student_trainer.student import load_student
 
 
@@ -54,13 +50,16 @@ class InteractionState:
     milestone: int
     in_flight: list[WrittenStep]
 
-    def whole(self) -> Whole:
-        """Weights and the optimiser's state, to save. All processes call it, where the policy is divided."""
+    @contextmanager
+    def whole(self) -> Iterator[Whole]:
+        """Weights and the optimiser's state, to save. All processes enter, where the policy is divided."""
         policy, head = self.policy, self.policy.value_head
-        if policy.divided:
-            heads = None if head is None else whole_weights(head)
-            return Whole(whole_model(policy.model), heads, whole_optimizer_state(policy.actor, self.optimizer))
-        return Whole(policy.model, None if head is None else head.state_dict(), self.optimizer.state_dict())
+        with policy.whole() as model:
+            if policy.divided:
+                heads = None if head is None else whole_weights(head)
+                yield Whole(model, heads, whole_optimizer_state(policy.actor, self.optimizer))
+            else:
+                yield Whole(model, None if head is None else head.state_dict(), self.optimizer.state_dict())
 
 
 def begin_or_resume(

@@ -50,19 +50,19 @@ class Keeper:
 
     def keep(self, path: Path) -> None:
         """Save the state as a checkpoint."""
-        whole = self._state.whole()
+        with self._state.whole() as whole:
 
-        def write(_: Beat) -> None:
-            interaction_state.save(path, self._folder, self._settings, self._state, whole)
-            self._on_checkpoint(path)
+            def write(_: Beat) -> None:
+                interaction_state.save(path, self._folder, self._settings, self._state, whole)
+                self._on_checkpoint(path)
 
-        self._ranks.on_main(write)
+            self._ranks.on_main(write)
         self._saved_at = time.monotonic()
 
     def save_resume_point(self) -> None:
         """Save the state where the next start finds it."""
-        whole = self._state.whole()
-        self._ranks.on_main(
-            lambda _: interaction_state.save_resume_point(self._folder, self._settings, self._state, whole)
-        )
+        with self._state.whole() as whole:
+            self._ranks.on_main(
+                lambda _: interaction_state.save_resume_point(self._folder, self._settings, self._state, whole)
+            )
         self._saved_at = time.monotonic()

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from services.student_trainer.ranks import Ranks
-from services.student_trainer.sharding import Hollow, shard
+from services.student_trainer.sharding import Hollow, shard, whole_model
 from services.student_trainer.token_logprobs import token_logprobs
 
 
@@ -116,8 +116,8 @@ class Policy:
         return self._hollow is not None
 
     def whole(self) -> AbstractContextManager[PreTrainedModel]:
-        """The model with all its weights, to write with; not to be learned with or kept."""
-        return nullcontext(self.model) if self._hollow is None else self._hollow.filled_from(self.model)
+        """The model with all its weights, to write with or to save; not to be learned with."""
+        return whole_model(self.model, self._hollow)
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """What learns: the model's parameters, then those of a value head."""

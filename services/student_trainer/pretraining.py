@@ -29,7 +29,7 @@ from services.student_trainer.pretrain_state import (
 )
 from services.student_trainer.ranks import Beat, RankLostError, Ranks
 from services.student_trainer.settings import RunSettings
-from services.student_trainer.sharding import load_optimizer_state, shard, whole_model, whole_optimizer_state
+from services.student_trainer.sharding import Hollow, load_optimizer_state, shard, whole_model, whole_optimizer_state
 from services.student_trainer.student import parameter_count
 from services.student_trainer.token_cache import open_blocks
 
@@ -93,6 +93,7 @@ class _Pretraining:
         self.seed = settings.seed
         self.ranks, self.device = ranks, ranks.device
         self.sharded = self.settings.shard and ranks.world > 1
+        self.hollow: Hollow | None = None
         self.own_micro_batches = share_of_micro_batches(self.settings, ranks, sharded=self.sharded)
         self.metrics = run_dir / "metrics.jsonl"
         place = ranks.on_main(lambda beat: prepare(run_dir, corpus, settings, beat))
@@ -182,9 +183,6 @@ class _Pretraining:
 
     def _keep(self, milestone: int, on_checkpoint: Callable[[Path, Facts], None]) -> None:
         validation_loss = self._validation_loss() if self.ranks.main or self.sharded else None
-        model = whole_model(self.model) if self.sharded else self.model
-        if not self.ranks.main:
-            return
         folder = self.run_dir / "checkpoints" / checkpoints.pretrain_name(milestone)
         step = self.progress.step
         facts = {
@@ -200,8 +198,10 @@ class _Pretraining:
             "parameters": parameter_count(self.model),
             "seed": self.seed,
         }
-        checkpoints.save(folder, model, self.tokenizer, {"step": step}, facts)
-        on_checkpoint(folder, facts)
+        with whole_model(self.model, self.hollow) as model:
+            self.ranks.on_main(lambda _: checkpoints.save(folder, model, self.tokenizer, {"step": step}, facts))
+        if self.ranks.main:
+            on_checkpoint(folder, facts)
 
     @torch.no_grad()
     def _validation_loss(self) -> float | None:
@@ -223,6 +223,7 @@ class _Pretraining:
         model.to(self.device)  # type: ignore[arg-type]
         model.train()
         if self.sharded:
+            self.hollow = Hollow(model)
             shard(model, self.ranks)
         optimizer = make_optimizer(model, self.settings)
         if point is None:
@@ -240,7 +241,6 @@ class _Pretraining:
             save_resume_point(self.run_dir, self.model, self.tokenizer, self.optimizer.state_dict(), self.progress)
 
     def _save_resume_point(self) -> None:
-        model, state = self.model, self.optimizer.state_dict()
-        if self.sharded:
-            model, state = whole_model(model), whole_optimizer_state(model, self.optimizer)
-        self.ranks.on_main(lambda _: save_resume_point(self.run_dir, model, self.tokenizer, state, self.progress))
+        state = whole_optimizer_state(self.model, self.optimizer) if self.sharded else self.optimizer.state_dict()
+        with whole_model(self.model, self.hollow) as model:
+            self.ranks.on_main(lambda _: save_resume_point(self.run_dir, model, self.tokenizer, state, self.progress))

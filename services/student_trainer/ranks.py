@@ -23,6 +23,8 @@ T = TypeVar("T")
 Beat = Callable[[], None]
 SILENCE_S = 1800.0
 """Longest silence of a process before the others give it up, in seconds. One that dies is noticed at once over gloo."""
+BUCKET = 1 << 24
+"""Numbers whose gradients are summed at a time: 64 MB in fp32; more is never held beside the gradients."""
 
 
 class RankLostError(RuntimeError):
@@ -152,12 +154,7 @@ class Ranks:
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over the processes of a tensor of one shape, on the tensor's device."""
-        if self.world == 1:
-            return values
-        summed = values.clone()
-        with _in_touch(self.rank):
-            distributed.all_reduce(summed, group=self.gloo if values.device.type == "cpu" else None)
-        return summed
+        return values if self.world == 1 else self._sum_in_place(values.clone())
 
     def gather_rows(self, rows: Tensor) -> Tensor:
         """The processes' rows below each other, in the order of ranks. They may differ in number, not in width."""
@@ -170,14 +167,12 @@ class Ranks:
         """Each parameter's gradient becomes the sum over the processes; one that no process has stays absent."""
         if self.world == 1:
             return
-        params = list(parameters)
-        for group in _by_kind(params):
-            present = torch.tensor([p.grad is not None for p in group], dtype=group[0].dtype, device=group[0].device)
-            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in group]
-            flat = self.sum(torch.cat([present, *[g.reshape(-1) for g in gradients]]))
-            sizes = [len(group), *[p.numel() for p in group]]
-            had, *parts = flat.split(sizes)
-            for parameter, part, some in zip(group, parts, had.tolist(), strict=True):
+        for bucket in _buckets(parameters):
+            present = torch.tensor([p.grad is not None for p in bucket], dtype=bucket[0].dtype, device=bucket[0].device)
+            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
+            flat = self._sum_in_place(torch.cat([present, *[g.reshape(-1) for g in gradients]]))
+            had, *parts = flat.split([len(bucket), *[p.numel() for p in bucket]])
+            for parameter, part, some in zip(bucket, parts, had.tolist(), strict=True):
                 parameter.grad = part.view_as(parameter) if some else None
 
     @contextmanager
@@ -195,6 +190,11 @@ class Ranks:
         if self.world > 1:
             distributed.destroy_process_group()
 
+    def _sum_in_place(self, values: Tensor) -> Tensor:
+        with _in_touch(self.rank):
+            distributed.all_reduce(values, group=self.gloo if values.device.type == "cpu" else None)
+        return values
+
     def _gather(self, item: Any) -> list[Any]:
         items: list[Any] = [None] * self.world
         with _in_touch(self.rank):
@@ -208,17 +208,22 @@ class Ranks:
         return messages[0]
 
 
-def _by_kind(parameters: list[torch.nn.Parameter]) -> list[list[torch.nn.Parameter]]:
-    """Parameters of one type and device together, in their order."""
-    groups: dict[tuple[torch.dtype, torch.device], list[torch.nn.Parameter]] = {}
+def _buckets(parameters: Iterable[torch.nn.Parameter]) -> list[list[torch.nn.Parameter]]:
+    """Parameters of one type and device together, in their order, `BUCKET` numbers or a single larger one at a time."""
+    buckets: list[list[torch.nn.Parameter]] = []
+    last: dict[tuple[torch.dtype, torch.device], list[torch.nn.Parameter]] = {}
     for parameter in parameters:
-        groups.setdefault((parameter.dtype, parameter.device), []).append(parameter)
-    return list(groups.values())
+        kind = (parameter.dtype, parameter.device)
+        if kind not in last or sum(p.numel() for p in (*last[kind], parameter)) > BUCKET:
+            last[kind] = []
+            buckets.append(last[kind])
+        last[kind].append(parameter)
+    return buckets
 
 
 def _of_a_backend(error: RuntimeError) -> bool:
-    """Whether gloo, which has no error of its own, or NCCL raised it."""
-    return isinstance(error, distributed.DistError) or "gloo" in str(error)
+    """Whether NCCL raised it, or gloo, which has no error of its own but names its source file."""
+    return isinstance(error, distributed.DistError) or (type(error) is RuntimeError and "/gloo/" in str(error))
 
 
 @contextmanager

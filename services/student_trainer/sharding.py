@@ -6,7 +6,7 @@ on with any number of processes, divided or not. Functions here are called by al
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -20,8 +20,9 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
+from fabula_proto.allocator import return_freed_memory
 from services.student_trainer.ranks import Ranks
 
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -31,7 +32,7 @@ def shard(module: nn.Module, ranks: Ranks, *methods: str) -> None:
     """Divide the weights in place, block by block; the optimiser is made afterwards.
 
     They are gathered for `forward` and for these `methods`. The gradient of a backward pass is the mean over the
-    processes.
+    processes. From now on freed memory goes back to the system.
     """
     mesh = init_device_mesh(ranks.device.type, (ranks.world,))
     blocks = max((m for m in module.modules() if isinstance(m, nn.ModuleList)), key=len, default=())
@@ -40,14 +41,15 @@ def shard(module: nn.Module, ranks: Ranks, *methods: str) -> None:
     fully_shard(module, mesh=mesh, reshard_after_forward=True)
     for method in methods:
         register_fsdp_forward_method(module, method)
+    return_freed_memory()
 
 
 class Hollow:
-    """A copy of a model without its weights, made before the model is divided."""
+    """A copy of a model without its weights, made before the model is divided; in eval mode."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        self._model = copy.deepcopy(model).requires_grad_(False)
-        self._empty()
+        empty = {id(p): nn.Parameter(p.detach().new_empty(0), requires_grad=False) for p in model.parameters()}
+        self._model = copy.deepcopy(model, empty).eval()
 
     @contextmanager
     def filled_from(self, divided: PreTrainedModel) -> Iterator[PreTrainedModel]:
@@ -57,21 +59,13 @@ class Hollow:
                 parameter.data = cast(DTensor, part.detach()).full_tensor()
             yield self._model
         finally:
-            self._empty()
-
-    def _empty(self) -> None:
-        for parameter in self._model.parameters():
-            parameter.data = parameter.data.new_empty(0)
+            for parameter in self._model.parameters():
+                parameter.data = parameter.data.new_empty(0)
 
 
-def whole_model(model: PreTrainedModel) -> PreTrainedModel:
-    """An ordinary model with all the weights, on the CPU; of use in the main process only."""
-    weights = whole_weights(model)
-    whole: PreTrainedModel = AutoModelForCausalLM.from_config(model.config)
-    whole.generation_config = model.generation_config
-    if weights:  # empty in the other processes
-        whole.load_state_dict(weights)
-    return whole
+def whole_model(model: PreTrainedModel, hollow: Hollow | None) -> AbstractContextManager[PreTrainedModel]:
+    """The model, which is divided where there is a hollow copy of it, with all the weights; not to be learned with."""
+    return nullcontext(model) if hollow is None else hollow.filled_from(model)
 
 
 def whole_weights(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -81,6 +75,8 @@ def whole_weights(module: nn.Module) -> dict[str, torch.Tensor]:
 
 def whole_optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """What `optimizer.state_dict()` would be, were the model not divided; of use in the main process only."""
+    if not optimizer.state:  # before the first step: torch would take one to fill it
+        return optimizer.state_dict()
     by_name = cast(dict[str, Any], get_optimizer_state_dict(module, optimizer, options=_WHOLE))
     numbers = _numbers(module, optimizer)
     state = {numbers[name]: value for name, value in by_name.get("state", {}).items()}

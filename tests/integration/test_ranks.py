@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 
 from fabula_proto import Story, Verdict, VerdictStatus
 from services.redis_server import LocalRedis
-from services.student_trainer import checkpoints, config
+from services.student_trainer import checkpoints, config, ranks
 from services.student_trainer.interaction import StopRequestedError
 from services.student_trainer.pretrain_plan import share_of_micro_batches
 from services.student_trainer.pretrain_state import resume_folder
-from services.student_trainer.ranks import Ranks
+from services.student_trainer.ranks import RankLostError, Ranks
 from services.student_trainer.run_folder import RunFolder
 from tests.interaction_helpers import Following
 from tests.interaction_helpers import go as interact_alone
@@ -24,7 +24,7 @@ from tests.ranks_settings import FAILING_PROMPT, go, interact_settings, pretrain
 from tests.trainer_helpers import make_run, teacher_thread, vowel_verdict
 
 WHOLE = ("failing", "grpo", "mixed", "one_chunk", "ppo", "stopped")
-SHARDED = ("failing_sharded", "grpo_sharded", "mixed_sharded", "on_sharded", "ppo_sharded", "stopped_sharded")
+SHARDED = tuple(f"{name}_sharded" for name in ("failing", "grpo", "mixed", "on", "ppo", "stopped", "unstarted"))
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +124,31 @@ def test_one_process_alone_talks_to_itself() -> None:
     assert not ranks.any(False)
 
 
+def test_gradients_are_summed_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "BUCKET", 10)
+    sizes = (4, 4, 4, 12, 3)
+    parameters = [torch.nn.Parameter(torch.zeros(size)) for size in sizes]
+    parameters.insert(1, torch.nn.Parameter(torch.zeros(9, dtype=torch.float64)))
+    found = [[(len(p), p.dtype) for p in bucket] for bucket in ranks._buckets(parameters)]
+    single, double = torch.float32, torch.float64
+    assert found == [[(4, single), (4, single)], [(9, double)], [(4, single)], [(12, single)], [(3, single)]]
+
+
+def test_what_a_backend_says_of_a_process_that_is_gone_is_told_from_other_errors() -> None:
+    def raises(error: RuntimeError) -> None:
+        with Ranks().exchanging():
+            raise error
+
+    with pytest.raises(RankLostError, match="process 0 lost touch"):
+        raises(RuntimeError("[/b/third_party/gloo/gloo/transport/tcp/pair.cc:537] Connection closed by peer"))
+    with pytest.raises(RankLostError, match="process 0 lost touch"):
+        raises(torch.distributed.DistBackendError("NCCL error"))
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        raises(RuntimeError("size mismatch"))
+    with pytest.raises(checkpoints.CheckpointError, match="/gloo/chck_1k"):
+        raises(checkpoints.CheckpointError("runs/gloo/chck_1k has no manifest.json"))
+
+
 def test_two_processes_pretrain_as_one(two: Path, alone: Path) -> None:
     check_equal(two / "plain", alone / "plain")
 
@@ -221,14 +246,14 @@ def test_two_processes_go_on_divided_with_an_interaction_of_one(two: Path, alone
     assert set(processes_of) == {1, 2}
 
 
-@pytest.mark.parametrize("name", ["stopped", "stopped_sharded"])
+@pytest.mark.parametrize(("name", "update"), [("stopped", "1"), ("stopped_sharded", "1"), ("unstarted_sharded", "0")])
 def test_one_process_goes_on_with_an_interaction_of_two(
-    two: Path, alone_interacting: Path, redis_server: LocalRedis, name: str
+    two: Path, alone_interacting: Path, redis_server: LocalRedis, name: str, update: str
 ) -> None:
     """The second process alone was asked to stop; both did, with the state saved."""
     assert notes(two, name) == {"StopRequestedError: "}
     run = RunFolder(two / "runs" / name)
-    assert [path.name for path in run.interact_resume.iterdir()] == ["1"]
+    assert [path.name for path in run.interact_resume.iterdir()] == [update]
     with teacher_thread(redis_server.url):
         interact_alone(redis_server.url, run, run.checkpoints / "chck_1k", interact_settings("ppo"), Following())
     check_same_interaction(run, RunFolder(alone_interacting / "ppo"))
