@@ -97,7 +97,7 @@ class NextWord:
         for rows, weight in policy.own_micro_batches(rows_B, self.micro_batch_size):
             tokens_RT = self.blocks.tokens_NT[rows].to(policy.model.device, torch.int64)
             share = policy.next_word_loss(tokens_RT) * (weight * len(rows) / len(rows_B))
-            policy.backward(share)
+            share.backward()
             loss += share.detach().cpu()
         policy.sum_gradients()
         return float(policy.ranks.sum(loss))

@@ -136,11 +136,6 @@ class Policy:
             parts += [(rows_M[:1], 0.0)] * (-(-largest_share // (size or largest_share)) - len(parts))
         return parts
 
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradient of `loss`, of which each process computes its own part, to the parameters."""
-        # A divided policy's gradient is the mean over the processes, and a sum is wanted.
-        (loss * self.ranks.world if self.divided else loss).backward()
-
     def sum_gradients(self) -> None:
         """Each parameter's gradient becomes the sum over the processes."""
         if not self.divided:  # or the backward pass has summed

@@ -139,13 +139,11 @@ class _Pretraining:
             group["lr"] = rate
         rows_B = self.plan.batch(step)
         loss_sum = torch.zeros((), dtype=torch.float64)
-        # A divided model's gradient is the mean over the processes, and a sum is wanted.
-        scale = self.ranks.world if self.sharded else 1
         for first, size in self.own_micro_batches:
             torch.manual_seed(derive_seed(self.seed, f"dropout/{first}" if first else "dropout", step))
             tokens_BT = self.blocks.tokens_NT[rows_B[first : first + size]].to(self.device, torch.int64)
             loss = self._loss(tokens_BT) * (size / len(rows_B))
-            (loss * scale).backward()
+            loss.backward()
             loss_sum += loss.detach().cpu()
         if not self.sharded:
             self.ranks.sum_gradients(self.model.parameters())

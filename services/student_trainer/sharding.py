@@ -31,14 +31,15 @@ _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 def shard(module: nn.Module, ranks: Ranks, *methods: str) -> None:
     """Divide the weights in place, block by block; the optimiser is made afterwards.
 
-    They are gathered for `forward` and for these `methods`. The gradient of a backward pass is the mean over the
+    They are gathered for `forward` and for these `methods`. The gradient of a backward pass is the sum over the
     processes. From now on freed memory goes back to the system.
     """
     mesh = init_device_mesh(ranks.device.type, (ranks.world,))
     blocks = max((m for m in module.modules() if isinstance(m, nn.ModuleList)), key=len, default=())
-    for block in blocks:
-        fully_shard(block, mesh=mesh, reshard_after_forward=True)
-    fully_shard(module, mesh=mesh, reshard_after_forward=True)
+    for part in (*blocks, module):
+        divided = fully_shard(part, mesh=mesh, reshard_after_forward=True)
+        divided.set_gradient_divide_factor(1.0)
+        divided.set_force_sum_reduction_for_comms(True)  # gloo knows no other way not to divide
     for method in methods:
         register_fsdp_forward_method(module, method)
     return_freed_memory()

@@ -137,7 +137,7 @@ def _accumulate_gradient(
             loss = loss + (terms.kl_RT * seen.weights_RT).sum() / mass
         if settings.entropy_weight > 0 and scores.entropy_BT is not None:
             loss = loss - settings.entropy_weight * (scores.entropy_BT * seen.weights_RT).sum() / mass
-        policy.backward(loss * weight)
+        (loss * weight).backward()
         sums += weight * _sums(terms, scores.logprobs_BT.detach() - seen.logprobs_RT, seen, algorithm.passes.ratio_clip)
     policy.sum_gradients()
     sums = policy.ranks.sum(sums)
